@@ -1,0 +1,1 @@
+"""Benchmarks: each prints one JSON line with ratios measured in the same run. None decides a test."""

@@ -1,0 +1,58 @@
+"""The executor that needs no Ray: one evaluator in this process."""
+
+import logging
+import traceback
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from evomerge.cluster.jobs import Job, JobQueue, MakeEvaluator, raised
+from evomerge.evaluation import Evaluation, Evaluator, Outcome
+
+logger = logging.getLogger(__name__)
+
+
+class SerialExecutor:
+    """One evaluator in this process: for debugging, and for a machine without Ray.
+
+    It has no deadline, and an evaluator that takes the process down takes the run down.
+    """
+
+    def __init__(self, make_evaluator: MakeEvaluator) -> None:
+        self._make_evaluator = make_evaluator
+        self._evaluator: Evaluator | None = None
+
+    @property
+    def workers(self) -> int:
+        """Always 1."""
+        return 1
+
+    def run(self, jobs: Iterable[Job | None]) -> Iterator[tuple[Job, Evaluation]]:
+        """Every job with its evaluation, in their order (see `Executor.run`)."""
+        queue = JobQueue(jobs)
+        while True:
+            attempt = queue.pull()
+            if attempt is None:
+                if queue.ended:
+                    return
+                queue.require_progress()
+                continue
+            evaluation = self._evaluate(attempt.job)
+            if queue.settled(attempt, evaluation):
+                yield attempt.job, evaluation
+
+    def close(self) -> None:
+        """Close the evaluator, if one was built."""
+        if self._evaluator is not None:
+            self._evaluator.close()
+            self._evaluator = None
+
+    def _evaluate(self, job: Job) -> Evaluation:
+        if self._evaluator is None:
+            self._evaluator = self._make_evaluator()
+        try:
+            evaluation = self._evaluator.evaluate(job.recipe, job.split)
+        except Exception as error:  # boundary: a bug in an evaluator must not end the run
+            logger.warning("job %d: %s", job.number, traceback.format_exc())
+            self.close()
+            evaluation = Evaluation(Outcome.SCORING_FAILED, raised(error))
+        return replace(evaluation, worker="evaluator-0")

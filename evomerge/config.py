@@ -1,0 +1,464 @@
+"""The run file: one class per section, every key with a working default where one exists.
+
+The classes are the reference for the YAML: field descriptions are what `docs/run_file.md` shows.
+Unknown keys are errors that suggest the nearest key. Relative paths are relative to the run file.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from search_spaces.errors import InputError, nearest
+from search_spaces.rules import PARAMETERS, RULES
+
+Range = tuple[float, float]
+
+
+class Section(BaseModel):
+    """A part of the run file: closed (unknown keys are errors) and immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Source(Section):
+    """A model that goes in. A bare string is its `model`."""
+
+    model: str = Field(description="Hugging Face id or local folder")
+    revision: str | None = Field(default=None, description="branch, tag or commit of a hub model")
+    lora: str | None = Field(
+        default=None, description="LoRA adapter on top of it (not supported yet)"
+    )
+
+
+def _source(value: object) -> object:
+    return {"model": value} if isinstance(value, str) else value
+
+
+AnySource = Annotated[Source, BeforeValidator(_source)]
+
+
+class Models(Section):
+    """What is merged."""
+
+    base: AnySource | None = Field(
+        default=None, description="the model the experts were fine-tuned from"
+    )
+    experts: dict[str, AnySource] = Field(description="the experts, by a short name", min_length=1)
+
+    @model_validator(mode="after")
+    def _names_are_free(self) -> Self:
+        taken = {"base", "uniform", "greedy_soup", "random_search", "winner"} & set(self.experts)
+        if taken:
+            raise ValueError(f"'{taken.pop()}' is a reserved name; call the expert something else")
+        return self
+
+    @property
+    def sources(self) -> dict[str, Source]:
+        """Every source by name, the base (named `base`) first."""
+        return ({"base": self.base} if self.base else {}) | self.experts
+
+
+class Granularity(Section):
+    """Which weights share a variable."""
+
+    layers: int | Literal["each"] | dict[str, int] | None = Field(
+        default=None,
+        description="number of layer groups, `each`, or `{knots: k}` for smooth change over depth",
+    )
+    components: list[str] | Literal["all"] | None = Field(
+        default=None,
+        description="components with variables of their own: attn, mlp, norm, embed, lm_head",
+    )
+
+
+class Space(Section):
+    """What is searched. Parameters of the rule (`weight`, `density`, `lambda`, `t`, ...) are keys
+    too: a range `[low, high]` to search, or a value to fix."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    kind: Literal["parameter"] = Field(default="parameter", description="parameter space")
+    rule: str = Field(default="task_arithmetic", description="merge method")
+    granularity: Granularity = Field(
+        default=Granularity(), description="which weights share a variable"
+    )
+
+    @model_validator(mode="after")
+    def _known_rule_and_parameters(self) -> Self:
+        if self.rule not in RULES:
+            raise ValueError(f"rule '{self.rule}' is unknown; {nearest(self.rule, RULES)}")
+        names = RULES[self.rule].parameters
+        for key in self.parameters:
+            if key not in names:
+                known = [*names, *type(self).model_fields]
+                kind = (
+                    f"'{self.rule}' has no such parameter" if key in PARAMETERS else "unknown key"
+                )
+                raise ValueError(f"'{key}': {kind}; {nearest(key, known)}")
+        return self
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The rule's parameters the run file speaks of: a range or a value each."""
+        return dict(self.model_extra or {})
+
+
+class Task(Section):
+    """An lm-eval task and how many of its items are used."""
+
+    items: int = Field(default=40, ge=2, description="items every candidate answers")
+    selection: int | None = Field(
+        default=None,
+        ge=2,
+        description="other items, for choosing among the front; default: as `items`",
+    )
+    test: int | None = Field(
+        default=None, ge=2, description="untouched items for the report; default: all the rest"
+    )
+    include: str | None = Field(
+        default=None, description="folder with the task's YAML; default: `fitness.include`"
+    )
+    num_fewshot: int | None = Field(
+        default=None, ge=0, description="examples in the prompt; default: the task's"
+    )
+    apply_chat_template: bool = Field(
+        default=False, description="wrap prompts in the model's chat template"
+    )
+    fewshot_as_multiturn: bool = Field(default=False, description="few-shot examples as chat turns")
+    system_instruction: str | None = Field(default=None, description="system message")
+    metric: str | None = Field(
+        default=None, description="metric that scores an item; default: the task's first"
+    )
+    filter: str | None = Field(
+        default=None, description="lm-eval filter; default: the task's first"
+    )
+    generation: dict[str, Any] = Field(
+        default={}, description="overrides of the task's generation_kwargs"
+    )
+
+
+class Objective(Section):
+    """What is optimised. A bare string is a task.
+
+    Exactly one of `task`, `tasks`, `cost` and `function` is given.
+    """
+
+    task: str | None = Field(default=None, description="a task's score")
+    tasks: dict[str, float] | None = Field(
+        default=None, description="weighted mean of tasks: {task: weight}"
+    )
+    cost: Literal["tokens", "truncated", "parse_failures"] | None = Field(
+        default=None,
+        description="tokens per answer, or the share of truncated or unparsable answers",
+    )
+    function: str | None = Field(
+        default=None, description="`file.py:name` or `package.module:name`"
+    )
+    name: str | None = Field(
+        default=None, description="default: the task's, cost's or function's name"
+    )
+    direction: Literal["maximize", "minimize"] | None = Field(
+        default=None,
+        description="default: as the task says; costs are minimised, functions maximised",
+    )
+    weight: float = Field(
+        default=1.0, gt=0, description="weight where the algorithm takes one objective"
+    )
+    at_least: float | None = Field(default=None, description="constraint: value >= this")
+    at_most: float | None = Field(default=None, description="constraint: value <= this")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        given = [k for k in ("task", "tasks", "cost", "function") if getattr(self, k) is not None]
+        if len(given) != 1:
+            raise ValueError("give exactly one of task, tasks, cost, function")
+        if self.tasks is not None and not self.name:
+            raise ValueError("a weighted mean of tasks needs a `name`")
+        return self
+
+    @property
+    def label(self) -> str:
+        """The objective's name in results."""
+        function = (self.function or "").rsplit(":", 1)[-1]
+        return self.name or self.task or self.cost or function
+
+
+def _objective(value: object) -> object:
+    return {"task": value} if isinstance(value, str) else value
+
+
+AnyObjective = Annotated[Objective, BeforeValidator(_objective)]
+
+
+class Fitness(Section):
+    """How candidates are judged."""
+
+    tasks: dict[str, Task] = Field(description="lm-eval tasks by name", min_length=1)
+    include: str | None = Field(
+        default=None, description="folder of lm-eval task YAMLs for every task"
+    )
+    objectives: list[AnyObjective] = Field(default=[], description="default: every task's score")
+    constraints: list[str] = Field(
+        default=[], description="such as `gsm8k >= 0.4` or `tokens <= 400`"
+    )
+    estimator: Literal["mean"] = Field(
+        default="mean", description="how few responses become a score"
+    )
+    seed: int = Field(default=0, description="of the split into search, selection and test items")
+
+    @model_validator(mode="after")
+    def _objectives_make_sense(self) -> Self:
+        labels = [o.label for o in self.all_objectives]
+        repeated = {label for label in labels if labels.count(label) > 1}
+        if repeated:
+            raise ValueError(f"two objectives are named '{repeated.pop()}'; give one a `name`")
+        for objective in self.all_objectives:
+            for task in [objective.task] if objective.task else list(objective.tasks or {}):
+                if task not in self.tasks:
+                    raise ValueError(
+                        f"objective on unknown task '{task}'; {nearest(task, self.tasks)}"
+                    )
+        for text in self.constraints:
+            parse_constraint(text, labels)
+        return self
+
+    @property
+    def all_objectives(self) -> list[Objective]:
+        """The objectives, or one per task where the run file names none."""
+        return self.objectives or [Objective(task=name) for name in self.tasks]
+
+    @property
+    def all_constraints(self) -> list["Constraint"]:
+        """Every bound, from `constraints` and from the objectives' `at_least` and `at_most`."""
+        labels = [o.label for o in self.all_objectives]
+        bounds = [parse_constraint(text, labels) for text in self.constraints]
+        for o in self.all_objectives:
+            if o.at_least is not None:
+                bounds.append(Constraint(objective=o.label, sign=">=", bound=o.at_least))
+            if o.at_most is not None:
+                bounds.append(Constraint(objective=o.label, sign="<=", bound=o.at_most))
+        return bounds
+
+
+class Constraint(Section):
+    """A bound on an objective's value."""
+
+    objective: str
+    sign: Literal[">=", "<="]
+    bound: float
+
+    def violation(self, value: float) -> float:
+        """By how much `value` breaks the bound; 0 where it holds."""
+        gap = self.bound - value if self.sign == ">=" else value - self.bound
+        return max(0.0, gap)
+
+
+def parse_constraint(text: str, objectives: list[str]) -> Constraint:
+    """`name >= x` or `name <= x`, with the name of an objective.
+
+    Raises:
+        ValueError: another form, or an unknown name.
+    """
+    for sign in (">=", "<="):
+        name, found, bound = text.partition(sign)
+        if not found:
+            continue
+        if name.strip() not in objectives:
+            raise ValueError(
+                f"constraint '{text}' names no objective; {nearest(name.strip(), objectives)}"
+            )
+        try:
+            return Constraint(objective=name.strip(), sign=sign, bound=float(bound))
+        except ValueError:
+            break
+    raise ValueError(f"constraint '{text}' is not of the form `objective >= number`")
+
+
+class Budget(Section):
+    """When to stop: whichever comes first."""
+
+    evaluations: int = Field(default=200, ge=1, description="candidates")
+    hours: float | None = Field(
+        default=None, gt=0, description="hours of searching, resumed sessions added up"
+    )
+
+
+class Search(Section):
+    """How candidates are proposed."""
+
+    algorithm: str | None = Field(
+        default=None, description="default: `nsga2` for several objectives, `cmaes` for one"
+    )
+    population: int | None = Field(default=None, ge=2, description="candidates per generation")
+    seed: int = Field(default=0, ge=0, description="of everything random in the search")
+    budget: Budget = Field(default=Budget(), description="when to stop")
+    finalists: int = Field(
+        default=24, ge=1, description="candidates re-scored on the selection items"
+    )
+    random_baseline: bool = Field(
+        default=True, description="also run a random search of the same budget, to compare with"
+    )
+
+
+class Engine(Section):
+    """What holds the model and answers."""
+
+    kind: Literal["transformers"] = Field(default="transformers", description="embedded engine")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32", description="of the resident model"
+    )
+    device: str = Field(default="auto", description="`auto`, `cpu`, `cuda`")
+    batch_tokens: int = Field(
+        default=8192, ge=1, description="tokens per forward pass, padding included"
+    )
+    max_length: int | None = Field(
+        default=None, ge=1, description="longest prompt and answer, in tokens"
+    )
+    trust_remote_code: bool = Field(
+        default=False, description="run a model's own code (off: safer)"
+    )
+
+
+class Cluster(Section):
+    """Who evaluates."""
+
+    executor: Literal["ray", "serial"] = Field(
+        default="ray", description="`serial`: this process, to debug"
+    )
+    address: str = Field(default="local", description="`local`, `auto`, or a Ray cluster's address")
+    evaluators: int | Literal["auto"] = Field(
+        default="auto", description="evaluators; `auto`: all GPUs or cores"
+    )
+    cpus_per_evaluator: float = Field(default=1, gt=0, description="CPU cores of an evaluator")
+    gpus_per_evaluator: float = Field(default=0, ge=0, description="GPUs of an evaluator")
+    deadline_seconds: float = Field(
+        default=1800, gt=0, description="longest time one evaluation may take"
+    )
+
+
+class Export(Section):
+    """How the winner is chosen and written."""
+
+    pick: str = Field(default="knee", description="`knee`, `best:OBJECTIVE` or a candidate's id")
+    dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
+        default=None,
+        description="storage type of every candidate and of the export; default: the base's",
+    )
+    max_shard_gb: float = Field(
+        default=5.0, gt=0, description="largest safetensors file, in 10^9 bytes"
+    )
+
+
+class SourceFiles(Section):
+    """What a source was when the run began."""
+
+    folder: str
+    revision: str | None = None
+    files: dict[str, str]
+    fingerprint: str
+
+
+class Frozen(Section):
+    """Added to a run's own copy of its run file: what it needs to be continued and explained."""
+
+    version: int
+    created: str
+    origin: str
+    sources: dict[str, SourceFiles]
+    packages: dict[str, str]
+
+
+class RunFile(Section):
+    """A whole run file."""
+
+    models: Models
+    space: Space = Space()
+    fitness: Fitness
+    search: Search = Search()
+    engine: Engine = Engine()
+    cluster: Cluster = Cluster()
+    export: Export = Export()
+    frozen: Frozen | None = None
+
+    @model_validator(mode="after")
+    def _base_where_needed(self) -> Self:
+        if RULES[self.space.rule].needs_base and self.models.base is None:
+            raise ValueError(f"rule '{self.space.rule}' needs models.base")
+        return self
+
+
+def load_run_file(path: Path) -> RunFile:
+    """Read and validate a run file.
+
+    Raises:
+        InputError: no such file, not YAML, an unknown key or a value out of range.
+    """
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"run file '{path}'",
+            f"it cannot be read ({error})",
+            str(path),
+            "give a YAML file's path",
+        ) from None
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise InputError("the text", f"it is not YAML ({problem})", where, "correct it") from None
+    if not isinstance(content, dict):
+        raise InputError(
+            "the text", "a run file is a mapping of sections", str(path), "see README.md"
+        )
+    return parse_run_file(content, str(path))
+
+
+def parse_run_file(content: dict[str, Any], where: str) -> RunFile:
+    """Validate the content of a run file.
+
+    Raises:
+        InputError: for the first thing that is wrong, naming its key.
+    """
+    try:
+        return RunFile.model_validate(content)
+    except ValidationError as error:
+        raise _first_error(error, where) from None
+
+
+def _first_error(error: ValidationError, where: str) -> InputError:
+    details = error.errors()
+    first = next((d for d in details if d["type"] == "extra_forbidden"), details[0])
+    key = ".".join(str(part) for part in first["loc"]) or "run file"
+    if first["type"] == "extra_forbidden":
+        remedy = nearest(str(first["loc"][-1]), _keys_beside(first["loc"]))
+        return InputError(f"key '{key}'", "it is unknown", where, remedy)
+    if first["type"] == "missing":
+        return InputError(f"no '{key}'", "it is required", where, "add it")
+    message = first["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(first["input"], (dict, list)) else f" = {first['input']!r}"
+    return InputError(f"{key}{given}", message, where, "correct the value")
+
+
+def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
+    """The keys that the section holding `location` knows."""
+    section: Any = RunFile
+    for part in location[:-1]:
+        fields = section.model_fields if isinstance(section, type) else {}
+        section = _section_of(fields[str(part)].annotation) if part in fields else section
+    return [field.alias or name for name, field in section.model_fields.items() if name != "frozen"]
+
+
+def _section_of(annotation: Any) -> Any:
+    """The section class inside an annotation such as `dict[str, Task]` or `Source | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for part in getattr(annotation, "__args__", ()):
+        found = _section_of(part)
+        if found is not None:
+            return found
+    return None

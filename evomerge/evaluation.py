@@ -1,0 +1,66 @@
+"""How an evaluation ended, and what it found: the record that crosses from evaluator to driver."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from fitness.estimate import Estimate
+from fitness.items import Response
+from search_spaces.recipe import Recipe
+
+
+class Outcome(StrEnum):
+    """The closed list of ends. Only `SCORED` carries numbers."""
+
+    SCORED = "scored"
+    INVALID_RECIPE = "invalid recipe"
+    MERGE_FAILED = "merge failed"
+    SCORING_FAILED = "scoring failed"
+    OUT_OF_MEMORY = "out of memory"
+    TIMED_OUT = "timed out"
+    WORKER_LOST = "worker lost"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One recipe judged on one split of the items.
+
+    Attributes:
+        outcome: how it ended.
+        reason: a sentence if it did not end in `SCORED`.
+        objectives: estimate by objective name (empty unless scored).
+        responses: one per item, in the split's order (empty unless scored).
+        merge_seconds: merging and swapping weights.
+        score_seconds: answering and scoring items.
+        worker: which evaluator did it.
+    """
+
+    outcome: Outcome
+    reason: str = ""
+    objectives: Mapping[str, Estimate] = field(default_factory=dict)
+    responses: tuple[Response, ...] = ()
+    merge_seconds: float = 0.0
+    score_seconds: float = 0.0
+    worker: str = ""
+
+    @property
+    def scored(self) -> bool:
+        """Whether the evaluation carries numbers."""
+        return self.outcome is Outcome.SCORED
+
+
+class Evaluator(Protocol):
+    """Owns one engine and judges recipes, one at a time, in its own process or the driver's."""
+
+    def evaluate(self, recipe: Recipe, split: str) -> Evaluation:
+        """Judge `recipe` on the items of `split` (`search`, `selection` or `test`).
+
+        Never raises for a bad recipe: the outcome says what happened.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the engine."""
+        ...

@@ -1,0 +1,163 @@
+"""Export: a candidate becomes an ordinary Hugging Face folder; a recipe file likewise."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evomerge.report.card import model_card
+from evomerge.report.summary import summarise
+from evomerge.runs.folder import RunFolder, check_sources_unchanged
+from search_spaces.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from search_spaces.recipe import Recipe
+
+
+def export_candidate(folder: Path, out: Path, pick: str | None) -> dict[str, Any]:
+    """Write a run's candidate as a Hugging Face folder with recipe.yaml and a model card.
+
+    Args:
+        folder: of the run.
+        out: new or empty folder.
+        pick: a candidate's id, `best:OBJECTIVE` or `knee` (both among the finalists, by their
+            selection items); None: the run's winner.
+
+    Returns:
+        The candidate's entry in the run's summary.
+
+    Raises:
+        InputError: no such candidate, sources changed, `out` holds something, disk full.
+    """
+    from evomerge.merge.sources import open_sources
+    from evomerge.merge.writer import write_model
+    from search_spaces.dialect import dump_recipe
+
+    run = RunFolder.open(folder)
+    try:
+        summary = summarise(run)
+        candidate = picked(run, summary, pick)
+        config = run.config
+        assert config.frozen is not None
+        check_sources_unchanged(config)
+    finally:
+        run.close()
+    folders = {name: Path(source.folder) for name, source in config.frozen.sources.items()}
+    recipe = recipe_of(candidate, config, folders)
+    standing_alone = recipe.renamed({name: str(path) for name, path in folders.items()})
+    card = model_card(
+        title=f"{folder.name}-{candidate['id']}",
+        recipe=recipe,
+        candidate=candidate,
+        summary=summary,
+        config=config,
+        measured="winner" in summary["baselines"] and candidate["id"] == summary["chosen"],
+    )
+    write_model(
+        recipe,
+        open_sources(folders),
+        out,
+        max_shard_bytes=int(config.export.max_shard_gb * 1e9),
+        extra_files={"recipe.yaml": dump_recipe(standing_alone), "README.md": card},
+    )
+    return candidate
+
+
+def recipe_of(candidate: dict[str, Any], config: Any, folders: dict[str, Path]) -> "Recipe":
+    """A candidate's recipe, decoded from its genome and checked against its recorded hash."""
+    from evomerge.merge.sources import open_sources
+    from evomerge.preflight import build_space
+
+    recipe = build_space(config, open_sources(folders)).decode(tuple(candidate["genome"].values()))
+    if recipe.hash != candidate["recipe_hash"]:
+        raise InputError(
+            f"candidate {candidate['id']}",
+            "its genome no longer decodes to the recorded recipe",
+            "run.db",
+            "use the evomerge that wrote it (see run.yaml, frozen.packages)",
+        )
+    return recipe
+
+
+def picked(run: RunFolder, summary: dict[str, Any], pick: str | None) -> dict[str, Any]:
+    """The summary's entry of the candidate that `pick` names."""
+    from evomerge.report.summary import load_candidates, stored_goals
+    from evomerge.search import choice
+
+    by_id = {c["id"]: c for c in summary["candidates"]}
+    if pick is None:
+        if summary["chosen"] is None:
+            raise InputError(
+                f"'{run.path}'",
+                f"it has chosen no winner yet (status: {summary['status']})",
+                str(run.path),
+                f"finish it with 'evomerge resume {run.path}', or name an id with --pick",
+            )
+        return by_id[summary["chosen"]]
+    if pick.isdigit():
+        if int(pick) not in by_id or by_id[int(pick)]["outcome"] != "scored":
+            front = [str(c["id"]) for c in summary["candidates"] if c["on_front"]]
+            raise InputError(
+                f"--pick {pick}",
+                "no scored candidate has this id",
+                str(run.path),
+                f"ids on the front: {', '.join(front)}",
+            )
+        return by_id[int(pick)]
+    again = {c["id"] for c in summary["candidates"] if c["selection"]}
+    candidates, _ = load_candidates(run.database)
+    scored = [c for c in candidates if c.evaluation.scored]
+    if again:
+        second = run.database.evaluations("selection")
+        scored = [
+            choice.replace(c, evaluation=second[c.recipe_hash]) for c in scored if c.id in again
+        ]
+    if not scored:
+        raise InputError(
+            f"'{run.path}'", "no candidate was scored yet", str(run.path), "resume it first"
+        )
+    return by_id[choice.pick(scored, stored_goals(run), pick).id]
+
+
+def merge_recipe(recipe_file: Path, out: Path, dtype: str | None, device: str) -> None:
+    """One recipe file (mergekit's dialect) -> one model folder, with its recipe.yaml.
+
+    Args:
+        recipe_file: YAML; relative model paths are relative to its folder, then to the current one.
+        out: new or empty folder.
+        dtype: storage type instead of the recipe's.
+        device: only `cpu` for now.
+
+    Raises:
+        InputError: a recipe that cannot be read or made, a source that cannot be used.
+    """
+    from dataclasses import replace
+
+    from evomerge.merge.hub import resolve_model
+    from evomerge.merge.sources import open_sources
+    from evomerge.merge.writer import write_model
+    from search_spaces.dialect import dump_recipe, load_recipe
+
+    if device != "cpu":
+        raise InputError(
+            f"--device {device}",
+            "merging to disk runs on the CPU",
+            "merge",
+            nearest(device, ["cpu"]),
+        )
+    recipe = load_recipe(recipe_file)
+    if dtype:
+        recipe = replace(recipe, dtype=dtype)
+    folders: dict[str, Path] = {}
+    for source in recipe.sources:
+        name, _, revision = source.partition("@")
+        folders[source] = resolve_model(name, recipe_file.resolve().parent, revision or None)
+    sources = open_sources(folders)
+    sources.check_compatible()
+    sources.check_finite()
+    local = {name: str(path.resolve()) for name, path in folders.items() if not _on_hub(name, path)}
+    text = dump_recipe(recipe.renamed(local))
+    write_model(recipe, sources, out, extra_files={"recipe.yaml": text})
+
+
+def _on_hub(name: str, folder: Path) -> bool:
+    """Whether a source was fetched: its name is then better than where the cache keeps it."""
+    return not Path(name).is_absolute() and "snapshots" in folder.parts

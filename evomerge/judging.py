@@ -1,0 +1,146 @@
+"""From the run file to a judge: compiled tasks, disjoint splits, objectives.
+
+The driver builds one to check the run and to write down its items; each evaluator builds one to
+score with. Both get the same items, because everything follows from the run file.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from evomerge.config import Objective, RunFile
+from evomerge.runs.database import ItemRow
+from fitness.estimate import Estimate
+from fitness.items import Item, Reply, Request, Response
+from fitness.objectives import Objectives, ObjectiveSpec
+from fitness.splits import SplitSizes, split_items
+from fitness.tasks import TaskSet, TaskSpec, compile_tasks
+
+SPLITS = ("search", "selection", "test")
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Turns replies into responses and responses into objectives.
+
+    Attributes:
+        tasks: the compiled tasks.
+        items: split -> its items, task after task.
+        specs: the objectives, directions resolved.
+        folder: what paths of custom functions are relative to.
+    """
+
+    tasks: TaskSet
+    items: dict[str, tuple[Item, ...]]
+    specs: tuple[ObjectiveSpec, ...]
+    folder: Path
+
+    def requests(self, split: str) -> list[Request]:
+        """Everything an engine has to do for a split, in order."""
+        return [request for item in self.items[split] for request in item.requests]
+
+    def responses(self, split: str, replies: Sequence[Reply]) -> list[Response]:
+        """One response per item of the split, from one reply per request."""
+        grouped: list[Sequence[Reply]] = []
+        start = 0
+        for item in self.items[split]:
+            grouped.append(replies[start : start + len(item.requests)])
+            start += len(item.requests)
+        return self.tasks.score(self.items[split], grouped)
+
+    def measure(self, split: str, responses: Sequence[Response]) -> dict[str, Estimate]:
+        """The objectives' estimates.
+
+        On search and selection items they speak for the whole task, with the finite-population
+        correction; on test items for any further item of its kind, without it.
+        """
+        whole = {name: len(self.tasks.items(name)) for name in self.tasks.names}
+        return Objectives(self.specs, whole, self.folder).measure(responses)
+
+    def rows(self) -> list[ItemRow]:
+        """The splits as a run records them."""
+        return [
+            ItemRow(split, position, item.task, item.index, item.digest)
+            for split in SPLITS
+            for position, item in enumerate(self.items[split])
+        ]
+
+
+def build_judge(config: RunFile, folder: Path, model: Path, *, full: bool = False) -> Judge:
+    """Compile the run file's tasks and split their items.
+
+    Args:
+        config: the run file.
+        folder: what its relative paths are relative to.
+        model: a source's folder, for its chat template.
+        full: one split `test` with every item (to score a finished model), others empty.
+
+    Raises:
+        FitnessError: a task that does not exist, is malformed, or has too few items.
+    """
+    specs = task_specs(config, folder)
+    tokenizer = None
+    if any(spec.apply_chat_template for spec in specs):
+        from transformers import AutoTokenizer
+
+        trust = config.engine.trust_remote_code
+        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=trust)
+    tasks = compile_tasks(specs, tokenizer=tokenizer, seed=config.fitness.seed)
+    items: dict[str, list[Item]] = {split: [] for split in SPLITS}
+    for name, task in config.fitness.tasks.items():
+        pool = tasks.items(name)
+        if full:
+            items["test"].extend(pool)
+            continue
+        sizes = SplitSizes(task.items, task.selection or task.items, task.test)
+        splits = split_items(len(pool), sizes, config.fitness.seed, name)
+        for split in SPLITS:
+            items[split].extend(pool[i] for i in getattr(splits, split))
+    specs_of_objectives = tuple(_objective(o, tasks) for o in config.fitness.all_objectives)
+    return Judge(tasks, {k: tuple(v) for k, v in items.items()}, specs_of_objectives, folder)
+
+
+def task_specs(config: RunFile, folder: Path) -> list[TaskSpec]:
+    """The run file's tasks as `fitness` wants them, include paths resolved."""
+    specs: list[TaskSpec] = []
+    for name, task in config.fitness.tasks.items():
+        include = task.include or config.fitness.include
+        specs.append(
+            TaskSpec(
+                name=name,
+                include=folder / include if include else None,
+                num_fewshot=task.num_fewshot,
+                apply_chat_template=task.apply_chat_template,
+                fewshot_as_multiturn=task.fewshot_as_multiturn,
+                system_instruction=task.system_instruction,
+                metric=task.metric,
+                filter=task.filter,
+                generation=task.generation,
+            )
+        )
+    return specs
+
+
+def _objective(objective: Objective, tasks: TaskSet) -> ObjectiveSpec:
+    if objective.task:
+        kind, weights = "task", {objective.task: 1.0}
+    elif objective.tasks:
+        kind, weights = "weighted", dict(objective.tasks)
+    else:
+        kind, weights = ("cost" if objective.cost else "function"), {}
+    return ObjectiveSpec(
+        name=objective.label,
+        kind=kind,
+        direction=objective.direction or _direction(kind, weights, tasks),
+        tasks=weights,
+        cost=objective.cost or "",
+        function=objective.function or "",
+    )
+
+
+def _direction(kind: str, weights: dict[str, float], tasks: TaskSet) -> str:
+    """What a metric says of itself; a cost is minimised, a custom function maximised."""
+    if kind == "cost":
+        return "minimize"
+    higher = [tasks.higher_is_better(task) for task in weights]
+    return "maximize" if all(higher) else "minimize"

@@ -1,0 +1,89 @@
+"""From what a recipe calls a model to a local folder: a path, or a Hugging Face Hub id."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from search_spaces.errors import InputError
+
+_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+"""What is fetched. Never pickles, never code."""
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def resolve_model(reference: str, folder: Path, revision: str | None = None) -> Path:
+    """The local folder of a model.
+
+    Args:
+        reference: a folder (relative to `folder`, then to the current one), or a Hub id `org/name`,
+            optionally with `@revision`.
+        folder: what relative paths are relative to.
+        revision: branch, tag or commit of a Hub model; instead of `@revision`.
+
+    Raises:
+        InputError: there is no such folder, and no such model that the Hub or its cache has.
+    """
+    path = Path(reference).expanduser()
+    for candidate in (folder / path, path):
+        if candidate.is_dir():
+            return candidate.resolve()
+    name, _, pinned = reference.partition("@")
+    if path.is_absolute() or not _HUB_ID.fullmatch(name) or name.startswith("."):
+        raise InputError(
+            f"model '{reference}'",
+            "there is no such folder",
+            f"relative to {folder}",
+            "correct the path, or name a model of the Hugging Face Hub as org/name",
+        )
+    return _snapshot(name, revision or pinned or None, folder)
+
+
+def revision_of(path: Path) -> str | None:
+    """The commit of a folder in the Hub's cache (`.../snapshots/<commit>`); None for any other."""
+    path = path.resolve()
+    is_snapshot = path.parent.name == "snapshots" and _COMMIT.fullmatch(path.name)
+    return path.name if is_snapshot else None
+
+
+def _snapshot(name: str, revision: str | None, folder: Path) -> Path:
+
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        HTTPError,  # pyright: ignore[reportPrivateImportUsage] its library's name differs by version
+    )
+
+    where = f"model '{name}'" + (f", revision {revision}" if revision else "")
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES))
+    except GatedRepoError as error:
+        raise InputError(
+            name,
+            "the Hub gives it only to those who accepted its terms",
+            where,
+            "accept them on its page and log in with 'hf auth login'",
+        ) from error
+    except (HfHubHTTPError, HFValidationError) as error:
+        raise InputError(
+            name,
+            f"it is no folder in {folder} and the Hub did not give it ({_first_line(error)})",
+            where,
+            "correct the path or the name",
+        ) from error
+    except (OSError, HTTPError) as error:  # includes offline mode
+        raise InputError(
+            name,
+            f"it is no folder in {folder}, not in the Hub's cache, and the Hub cannot be "
+            f"reached ({_first_line(error)})",
+            where,
+            "download it first, or go online",
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,0 +1,272 @@
+"""Preflight: everything that can fail at 3 a.m., checked now. `check` and `search` both begin here."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evomerge.config import RunFile
+from evomerge.judging import Judge, build_judge
+from evomerge.search.algorithms import ALGORITHMS, build_searcher, default_algorithm
+from evomerge.search.goals import Goals
+from search_spaces.errors import InputError, nearest
+from search_spaces.granularity import Granularity
+from search_spaces.parameter import ParameterSpace
+from search_spaces.roles import COMPONENTS, role
+
+if TYPE_CHECKING:
+    from evomerge.merge.sources import Sources
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run file whose every word has been understood.
+
+    Attributes:
+        config: the run file.
+        folder: what its relative paths are relative to.
+        folders: source name -> local folder, the base first.
+        space: what is searched.
+        judge: tasks, splits, objectives.
+        goals: what is optimised.
+        algorithm: the search algorithm's name.
+        facts: what `evomerge check` shows: (what, value).
+    """
+
+    config: RunFile
+    folder: Path
+    folders: Mapping[str, Path]
+    space: ParameterSpace
+    judge: Judge
+    goals: Goals
+    algorithm: str
+    facts: tuple[tuple[str, str], ...]
+
+
+def prepare(
+    config: RunFile,
+    folder: Path,
+    *,
+    folders: Mapping[str, Path] | None = None,
+    thorough: bool = True,
+) -> Prepared:
+    """Resolve and check everything a run file names.
+
+    Args:
+        config: the run file.
+        folder: what its relative paths are relative to.
+        folders: the sources' folders, if they were resolved before (a resumed run).
+        thorough: also read every weight (NaN, Inf) and check disk and memory.
+
+    Raises:
+        InputError: sources, space, search or export are wrong.
+        FitnessError: tasks or objectives are wrong.
+    """
+    from evomerge.merge.sources import open_sources
+
+    algorithm = check_search(config)
+    folders = folders or resolve_sources(config, folder)
+    sources = open_sources(folders)
+    sources.check_compatible()
+    space = build_space(config, sources)
+    judge = build_judge(config, folder, next(iter(folders.values())))
+    goals = build_goals(config, judge)
+    facts = _facts(config, sources, space, judge, algorithm)
+    if thorough:
+        sources.check_finite()
+        facts += check_resources(config, sources)
+    return Prepared(config, folder, folders, space, judge, goals, algorithm, tuple(facts))
+
+
+def resolve_sources(config: RunFile, folder: Path) -> dict[str, Path]:
+    """Source name -> local folder; hub models are fetched into the hub's cache."""
+    from evomerge.merge.hub import resolve_model
+
+    resolved: dict[str, Path] = {}
+    for name, source in config.models.sources.items():
+        if source.lora:
+            raise InputError(
+                f"lora = '{source.lora}'",
+                "adapters are not supported yet",
+                f"models, source '{name}'",
+                "merge the adapter into its model first (peft: merge_and_unload), then name that folder",
+            )
+        resolved[name] = resolve_model(source.model, folder, source.revision)
+    return resolved
+
+
+def build_space(config: RunFile, sources: "Sources") -> ParameterSpace:
+    """The run file's search space over these sources."""
+    names = list(config.models.sources)
+    present = {role(tensor).component for tensor in sources.names_of(names[0])}
+    granularity = config.space.granularity
+    return ParameterSpace(
+        rule=config.space.rule,
+        base="base" if config.models.base else None,
+        experts=list(config.models.experts),
+        layers=sources.layers,
+        components=[c for c in COMPONENTS if c in present],
+        granularity=Granularity(granularity.layers, granularity.components),
+        ranges=config.space.parameters,
+        seed=config.search.seed,
+        dtype=config.export.dtype,
+    )
+
+
+def build_goals(config: RunFile, judge: Judge) -> Goals:
+    """What is optimised, directions as the tasks say them."""
+    return Goals(
+        names=tuple(spec.name for spec in judge.specs),
+        directions=tuple(
+            "maximize" if spec.direction == "maximize" else "minimize" for spec in judge.specs
+        ),
+        weights=tuple(o.weight for o in config.fitness.all_objectives),
+        constraints=tuple(config.fitness.all_constraints),
+    )
+
+
+def check_search(config: RunFile) -> str:
+    """The search algorithm's name, having checked what does not need the sources.
+
+    Raises:
+        InputError: unknown algorithm; `export.pick` of an unknown objective; weights that would be
+            ignored.
+    """
+    objectives = config.fitness.all_objectives
+    algorithm = config.search.algorithm or default_algorithm(len(objectives))
+    if algorithm not in ALGORITHMS:
+        raise InputError(
+            f"'{algorithm}'",
+            "it is not a known search algorithm",
+            "search.algorithm",
+            nearest(algorithm, ALGORITHMS),
+        )
+    kind, _, name = config.export.pick.partition(":")
+    labels = [o.label for o in objectives]
+    if (
+        not config.export.pick.isdigit()
+        and kind != "knee"
+        and not (kind == "best" and name in labels)
+    ):
+        raise InputError(
+            f"'{config.export.pick}'",
+            "it is neither `knee`, `best:OBJECTIVE` nor an id",
+            "export.pick",
+            nearest(config.export.pick, ["knee", *(f"best:{label}" for label in labels)]),
+        )
+    return algorithm
+
+
+def check_population(prepared: Prepared) -> None:
+    """Build the searcher once, so that what it refuses is refused now."""
+    import numpy as np
+
+    from evomerge.search.searcher import Problem
+    from search_spaces.space import to_unit
+
+    one = ALGORITHMS[prepared.algorithm].objectives == "one"
+    seeds = [to_unit(prepared.space, genome) for genome in prepared.space.seeds().values()]
+    problem = Problem(
+        variables=len(prepared.space.variables),
+        objectives=1 if one else len(prepared.goals.names),
+        constraints=len(prepared.goals.constraints),
+        population=prepared.config.search.population,
+        seed=prepared.config.search.seed,
+        initial=np.array(seeds).reshape(len(seeds), len(prepared.space.variables)),
+    )
+    build_searcher(prepared.algorithm, problem)
+
+
+def check_resources(config: RunFile, sources: "Sources") -> list[tuple[str, str]]:
+    """Memory for the resident models, disk for the export.
+
+    Raises:
+        InputError: more is needed than the machine has.
+    """
+    parameters = sources.parameters()
+    workers = _local_evaluators(config)
+    model = parameters * BYTES[config.engine.dtype]
+    needed = workers * model + sources.bytes()
+    total, available = _memory()
+    facts = [
+        (
+            "memory",
+            f"{_gb(needed)} for {workers} evaluator(s) and the mapped sources; {_gb(available)} free",
+        )
+    ]
+    if config.engine.device in ("auto", "cpu") and workers * model > total:
+        raise InputError(
+            f"{workers} evaluators of {_gb(model)}",
+            f"the machine has {_gb(total)} of memory",
+            "cluster.evaluators",
+            "use fewer evaluators, or engine.dtype: bfloat16",
+        )
+    export = parameters * BYTES[config.export.dtype or "float32"]
+    free = shutil.disk_usage(Path.cwd()).free
+    facts.append(("disk", f"{_gb(export)} at most for the export; {_gb(free)} free"))
+    if free < export:
+        raise InputError(
+            f"an export of {_gb(export)}",
+            f"the disk has {_gb(free)} left",
+            str(Path.cwd()),
+            "free some space first",
+        )
+    return facts
+
+
+def _local_evaluators(config: RunFile) -> int:
+    import os
+
+    if config.cluster.executor == "serial":
+        return 1
+    if config.cluster.evaluators != "auto":
+        return config.cluster.evaluators
+    return max(1, int(len(os.sched_getaffinity(0)) / config.cluster.cpus_per_evaluator))
+
+
+def _memory() -> tuple[int, int]:
+    """Bytes of memory in all, and available."""
+    import os
+
+    page = os.sysconf("SC_PAGE_SIZE")
+    return os.sysconf("SC_PHYS_PAGES") * page, os.sysconf("SC_AVPHYS_PAGES") * page
+
+
+def _gb(count: float) -> str:
+    return f"{count / 1e9:.2f} GB"
+
+
+def _facts(
+    config: RunFile, sources: "Sources", space: ParameterSpace, judge: Judge, algorithm: str
+) -> list[tuple[str, str]]:
+    names = ", ".join(sources.names)
+    facts = [
+        (
+            "sources",
+            f"{names}: {sources.parameters() / 1e6:.2f}M parameters, {sources.layers} layers",
+        ),
+        ("space", f"{config.space.rule}, {len(space.variables)} variables"),
+        ("search", f"{algorithm}, {config.search.budget.evaluations} evaluations"),
+    ]
+    for name in judge.tasks.names:
+        counts = {
+            split: sum(item.task == name for item in items) for split, items in judge.items.items()
+        }
+        prompt = judge.items["search"][0].requests[0] if counts["search"] else None
+        facts.append(
+            (
+                f"task {name}",
+                f"{judge.tasks.metric(name)}, "
+                + ("higher" if judge.tasks.higher_is_better(name) else "lower")
+                + f" is better; {counts['search']} search, {counts['selection']} selection, "
+                f"{counts['test']} test items",
+            )
+        )
+        prompt = next(i.requests[0] for i in judge.items["search"] if i.task == name)
+        facts.append((f"prompt of {name}", repr(prompt.context[-200:])))
+    for spec, objective in zip(judge.specs, config.fitness.all_objectives, strict=True):
+        facts.append((f"objective {spec.name}", f"{spec.direction}, weight {objective.weight:g}"))
+    return facts

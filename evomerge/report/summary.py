@@ -1,0 +1,122 @@
+"""What a run found, read from its folder: the object behind `show`, the export's card and the table."""
+
+from typing import Any
+
+from evomerge.evaluation import Evaluation
+from evomerge.runs.database import CandidateRow, Database
+from evomerge.runs.folder import RunFolder
+from evomerge.search.goals import Goals, plain
+from evomerge.search.standing import Candidate, Standing
+
+
+def summarise(run: RunFolder) -> dict[str, Any]:
+    """Everything `show --json` prints: plain data, in the contract's form.
+
+    Candidates come in the order of ask with their scores on the search items; `selection` holds the
+    second scores of those that got one; baselines are on the test items.
+    """
+    database = run.database
+    goals = stored_goals(run)
+    candidates, rows = load_candidates(database)
+    standing = Standing(goals)
+    standing.add(candidates)
+    front = {member.key for member in standing.archive.front()}
+    choice = database.meta("choice", {"id": None, "finalists": []})
+    budget = database.meta("evaluations", run.config.search.budget.evaluations)
+    return {
+        "run": str(run.path),
+        "status": _status(run, budget),
+        "budget": {
+            "evaluations": budget,
+            "done": len(candidates),
+            "failed": sum(not c.evaluation.scored for c in candidates),
+            "cached": sum(row.cached for row in rows),
+        },
+        "objectives": database.meta("objectives", []),
+        "candidates": _described(candidates, rows, front, choice, database),
+        "baselines": baselines(run),
+        "hypervolume": standing.hypervolume(),
+        "chosen": choice["id"],
+    }
+
+
+def _status(run: RunFolder, budget: int) -> str:
+    """`running`, `done`, or `interrupted` (resumable)."""
+    if run.driven():
+        return "running"
+    return "done" if run.database.meta("finished_at_budget") == budget else "interrupted"
+
+
+def stored_goals(run: RunFolder) -> Goals:
+    """What the run optimises, as its database says."""
+    described = run.database.meta("objectives", [])
+    fitness = run.config.fitness
+    return Goals(
+        names=tuple(o["name"] for o in described),
+        directions=tuple(o["direction"] for o in described),
+        weights=tuple(o.weight for o in fitness.all_objectives)[: len(described)],
+        constraints=tuple(fitness.all_constraints),
+    )
+
+
+def load_candidates(
+    database: Database, phase: str = "search"
+) -> tuple[list[Candidate], list[CandidateRow]]:
+    """The candidates of a phase, in the order of ask, and their rows."""
+    evaluations = database.evaluations("search")
+    rows = list(database.candidates(phase).values())
+    found = [Candidate(r.id, r.genome, r.recipe_hash, evaluations[r.recipe_hash]) for r in rows]
+    return found, rows
+
+
+def _described(
+    candidates: list[Candidate],
+    rows: list[CandidateRow],
+    front: set[str],
+    choice: dict[str, Any],
+    database: Database,
+) -> list[dict[str, Any]]:
+    variables = database.meta("variables", [])
+    again = {c["recipe_hash"]: c["objectives"] for c in choice["finalists"]}
+    items = sum(item.split == "search" for item in database.items())
+    described: list[dict[str, Any]] = []
+    shown: set[str] = set()
+    for candidate, row in zip(candidates, rows, strict=True):
+        evaluation = candidate.evaluation
+        first = candidate.recipe_hash not in shown
+        shown.add(candidate.recipe_hash)
+        described.append(
+            {
+                "id": candidate.id,
+                "genome": dict(zip(variables, candidate.genome, strict=True)),
+                "recipe_hash": candidate.recipe_hash,
+                "objectives": plain(evaluation.objectives),
+                "items": items if evaluation.scored else 0,
+                "seconds": _seconds(evaluation),
+                "worker": evaluation.worker,
+                "outcome": evaluation.outcome.value,
+                "reason": evaluation.reason,
+                "generation": row.generation,
+                "cached": row.cached,
+                "on_front": candidate.recipe_hash in front and first,
+                "selection": again.get(candidate.recipe_hash),
+            }
+        )
+    return described
+
+
+def _seconds(evaluation: Evaluation) -> float:
+    return round(evaluation.merge_seconds + evaluation.score_seconds, 4)
+
+
+def baselines(run: RunFolder) -> dict[str, dict[str, dict[str, float]]]:
+    """Name -> objectives on the test items: sources, uniform, soup, random search, winner."""
+    evaluations = run.database.evaluations("test")
+    recipes = run.database.recipes()
+    names = [*run.config.models.sources, "uniform", "greedy_soup", "random_search", "winner"]
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for name in names:
+        digest = recipes[name][0] if name in recipes else None
+        if digest in evaluations and evaluations[digest].scored:
+            found[name] = plain(evaluations[digest].objectives)
+    return found

@@ -1,0 +1,49 @@
+"""Baselines: what a search has to beat. The sources, their uniform merge, a greedy soup.
+
+The random search of the same budget is a phase of the driver; `choose` in `choice.py` treats it and
+the search alike.
+"""
+
+from collections.abc import Sequence
+
+from evomerge.runs.ledger import Ledger, Wanted
+from evomerge.search.goals import Goals
+from search_spaces.recipe import Input, Recipe, Setting, Slice, parameters
+
+
+def average(sources: Sequence[str], dtype: str | None) -> Recipe:
+    """The plain average of `sources` (Wortsman et al. 2022); of one source: that source.
+
+    Args:
+        sources: their names.
+        dtype: storage type; None: the sources'.
+    """
+    weight = parameters({"weight": Setting.constant(1.0)})
+    inputs = tuple(Input(source, None, weight) for source in sources)
+    return Recipe("linear", (Slice(inputs),), dtype=dtype)
+
+
+def reference_recipes(
+    base: str | None, experts: Sequence[str], dtype: str | None
+) -> dict[str, Recipe]:
+    """Every source alone, and `uniform`: the average of the experts."""
+    alone = {name: average([name], dtype) for name in [*([base] if base else []), *experts]}
+    return alone | {"uniform": average(list(experts), dtype)}
+
+
+def greedy_soup(sources: Sequence[str], dtype: str | None, goals: Goals, ledger: Ledger) -> Recipe:
+    """The greedy soup of `sources` on the selection items (Wortsman et al. 2022, recipe 1).
+
+    Sources in order of their score; each stays in the average if the score does not fall.
+    Score is the weighted mean of the objectives, higher is better.
+    """
+    alone = [average([name], dtype) for name in sources]
+    scores = [goals.scalar(e) for e in ledger.evaluate([Wanted(r) for r in alone], "selection")]
+    order = sorted(range(len(sources)), key=lambda i: -scores[i])
+    soup, best = [sources[order[0]]], scores[order[0]]
+    for i in order[1:]:
+        trial = average([*soup, sources[i]], dtype)
+        score = goals.scalar(ledger.evaluate([Wanted(trial)], "selection")[0])
+        if score >= best:
+            soup, best = [*soup, sources[i]], score
+    return average(soup, dtype)

@@ -1,0 +1,86 @@
+"""The choice: finalists are scored again on items the search never saw, and one is picked there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from evomerge.runs.ledger import Wanted
+from evomerge.search.driver import Driver, finalists
+from evomerge.search.goals import Goals
+from evomerge.search.standing import Candidate, archive_of
+from search_spaces.errors import InputError, nearest
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the selection items said.
+
+    Attributes:
+        winner: the candidate picked, its evaluation on the selection items.
+        finalists: every candidate scored again, likewise.
+    """
+
+    winner: Candidate
+    finalists: tuple[Candidate, ...]
+
+
+def choose(driver: Driver, candidates: Sequence[Candidate], count: int, how: str) -> Choice | None:
+    """Score the finalists on the selection items and pick one.
+
+    Args:
+        driver: evaluates.
+        candidates: of a phase, by their search items.
+        count: finalists at most.
+        how: see `pick`.
+
+    Returns:
+        None if no candidate was scored and keeps every constraint.
+    """
+    chosen = finalists(candidates, driver.goals, count)
+    wanted = [Wanted(driver.recipe(c)) for c in chosen]
+    evaluations = driver.ledger.evaluate(wanted, "selection")
+    again = [replace(c, evaluation=e) for c, e in zip(chosen, evaluations, strict=True) if e.scored]
+    if not again:
+        return None
+    return Choice(pick(again, driver.goals, how), tuple(again))
+
+
+def pick(candidates: Sequence[Candidate], goals: Goals, how: str) -> Candidate:
+    """One of `candidates`, by their evaluations.
+
+    Args:
+        candidates: at least one.
+        goals: what is optimised.
+        how: `knee` of the front (for one objective: the best), `best:OBJECTIVE`, or a candidate's id.
+            If no candidate keeps the constraints, the front is that of all of them.
+
+    Raises:
+        InputError: no such objective or candidate.
+    """
+    if how.lstrip("-").isdigit():
+        for candidate in candidates:
+            if candidate.id == int(how):
+                return candidate
+        known = ", ".join(str(c.id) for c in candidates)
+        raise InputError(
+            f"id {how}", "no candidate with it was scored again", "pick", f"use one of: {known}"
+        )
+    by_hash = {c.recipe_hash: c for c in candidates}
+    archive = archive_of(candidates, goals)
+    if not archive.front():
+        archive = archive_of(candidates, replace(goals, constraints=()))
+    if how == "knee":
+        return by_hash[archive.knee().key]
+    kind, _, name = how.partition(":")
+    if kind == "best" and name in goals.names:
+        return by_hash[archive.best(name_index(goals, name)).key]
+    raise InputError(
+        f"'{how}'",
+        "it is neither `knee`, `best:OBJECTIVE` nor an id",
+        "pick",
+        nearest(how, ["knee", *(f"best:{name}" for name in goals.names)]),
+    )
+
+
+def name_index(goals: Goals, name: str) -> int:
+    """Which objective is called `name`."""
+    return goals.names.index(name)

@@ -1,0 +1,196 @@
+"""The driver: ask, evaluate, tell; then choose on items the search never saw.
+
+A deterministic program over memoised evaluations. Run from the start again, with a run.db that holds
+part of them, it asks the same candidates in the same order and pays only for what is missing: that is
+how a run is resumed (`runs/ledger.py`).
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evomerge.report.progress import View
+from evomerge.runs.database import CandidateRow, Database
+from evomerge.runs.ledger import Ledger, Wanted
+from evomerge.search.algorithms import ALGORITHMS, build_searcher
+from evomerge.search.goals import Goals
+from evomerge.search.searcher import Problem
+from evomerge.search.standing import Candidate, Standing, archive_of
+from search_spaces.recipe import Recipe
+from search_spaces.space import SearchSpace, from_unit, to_unit
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one phase of searching does.
+
+    Attributes:
+        phase: `search`, or `random` for the baseline.
+        algorithm: a name in `ALGORITHMS`.
+        population: candidates per generation; None: the algorithm's default.
+        seed: of the searcher.
+        evaluations: how many candidates are asked at most.
+        hours: of searching, earlier sessions included; None: no limit.
+        seeded: begin with the space's known good starting points.
+    """
+
+    phase: str
+    algorithm: str
+    population: int | None
+    seed: int
+    evaluations: int
+    hours: float | None = None
+    seeded: bool = True
+
+
+class Driver:
+    """Runs phases of a search.
+
+    Args:
+        space: decodes genomes.
+        goals: what is optimised.
+        ledger: evaluates and records.
+        database: for the clock of the `hours` budget.
+        view: shows what is going on.
+    """
+
+    def __init__(
+        self, space: SearchSpace, goals: Goals, ledger: Ledger, database: Database, view: View
+    ) -> None:
+        self.space = space
+        self.goals = goals
+        self.ledger = ledger
+        self._database = database
+        self._view = view
+
+    def search(self, plan: Plan) -> list[Candidate]:
+        """Ask, evaluate, tell until the budget is spent; every candidate asked, in order.
+
+        A generation that the budget cuts short is evaluated but not told, so that a larger budget
+        continues exactly where this one stopped.
+        """
+        single = ALGORITHMS[plan.algorithm].objectives == "one"
+        searcher = build_searcher(plan.algorithm, self._problem(plan, single))
+        clock = Clock(self._database, plan)
+        standing = Standing(self.goals)
+        candidates: list[Candidate] = []
+        generation = 0
+        self._view.begin(plan.phase, plan.evaluations)
+        while len(candidates) < plan.evaluations and not clock.over(len(candidates)):
+            points = searcher.ask()
+            affordable = points[: plan.evaluations - len(candidates)]
+            batch = self._evaluate(plan.phase, generation, len(candidates), affordable)
+            candidates += batch
+            evaluations = [c.evaluation for c in batch]
+            standing.add(batch)
+            self._view.generation(plan.phase, generation, len(candidates), standing)
+            if len(batch) == len(points):
+                searcher.tell(
+                    self.goals.losses(evaluations, single=single),
+                    self.goals.violations(evaluations),
+                )
+            generation += 1
+        return candidates
+
+    def recipe(self, candidate: Candidate) -> Recipe:
+        """The recipe of a candidate."""
+        return self.space.decode(candidate.genome)
+
+    def _problem(self, plan: Plan, single: bool) -> Problem:
+        known = self.space.seeds().values() if plan.seeded else ()
+        seeds = [to_unit(self.space, genome) for genome in known]
+        variables = len(self.space.variables)
+        return Problem(
+            variables=variables,
+            objectives=1 if single else len(self.goals.names),
+            constraints=len(self.goals.constraints),
+            population=plan.population,
+            seed=plan.seed,
+            initial=np.array(seeds).reshape(len(seeds), variables),
+        )
+
+    def _evaluate(
+        self, phase: str, generation: int, first: int, points: np.ndarray
+    ) -> list[Candidate]:
+        wanted: list[Wanted] = []
+        for number, point in enumerate(points):
+            genome = from_unit(self.space, point)
+            recipe = self.space.decode(genome)
+            row = CandidateRow(phase, first + number, generation, genome, recipe.hash, cached=False)
+            wanted.append(Wanted(recipe, row))
+        evaluations = self.ledger.evaluate(wanted, "search", self._view.finished)
+        return [
+            Candidate(row.id, row.genome, row.recipe_hash, evaluation)
+            for row, evaluation in zip(
+                (w.candidate for w in wanted if w.candidate), evaluations, strict=True
+            )
+        ]
+
+
+class Clock:
+    """The `hours` budget: counts searching time over all sessions.
+
+    Time is not reproducible, so the moment it ran out is written down and replayed.
+    """
+
+    def __init__(self, database: Database, plan: Plan) -> None:
+        self._database = database
+        self._hours = plan.hours
+        self._key = f"hours_over_{plan.phase}"
+        self._spent_key = f"hours_spent_{plan.phase}"
+        self._before: float = database.meta(self._spent_key, 0.0) if plan.hours else 0.0
+        self._began = time.monotonic()
+
+    def over(self, asked: int) -> bool:
+        """Whether to stop before asking more than the `asked` candidates so far."""
+        if self._hours is None or asked == 0:
+            return False
+        ended = self._database.meta(self._key)
+        if ended is not None and ended["hours"] == self._hours:
+            return asked >= ended["asked"]
+        spent = self._before + (time.monotonic() - self._began) / 3600
+        self._database.set_meta(self._spent_key, spent)
+        if spent < self._hours:
+            return False
+        self._database.set_meta(self._key, {"hours": self._hours, "asked": asked})
+        return True
+
+
+def finalists(candidates: Sequence[Candidate], goals: Goals, count: int) -> list[Candidate]:
+    """The candidates worth a second look on other items.
+
+    The front of the search's estimates first (if it is larger than `count`: the best of each
+    objective and then the highest mean gain), filled up with the next best, because the luckiest
+    score is not the best candidate. Failed and infeasible ones never.
+
+    Args:
+        candidates: of a phase.
+        goals: what is optimised.
+        count: how many at most.
+
+    Returns:
+        In the order of ask; distinct recipes.
+    """
+    distinct = {c.recipe_hash: c for c in candidates if goals.feasible(c.evaluation)}
+    pool = list(distinct.values())
+    if len(pool) <= count:
+        return pool
+    merit = dict(zip((c.id for c in pool), _merits(pool, goals), strict=True))
+    by_hash = {c.recipe_hash: c for c in pool}
+    on_front = [by_hash[member.key] for member in archive_of(pool, goals).front()]
+    best = [max(pool, key=lambda c: goals.gains(c.evaluation)[k]) for k in range(len(goals.names))]
+    ranked = sorted(on_front, key=lambda c: -merit[c.id])
+    rest = sorted(pool, key=lambda c: -merit[c.id])
+    chosen = list({c.id: c for c in [*best, *ranked, *rest]}.values())[:count]
+    return sorted(chosen, key=lambda c: c.id)
+
+
+def _merits(candidates: Sequence[Candidate], goals: Goals) -> list[float]:
+    """Weighted mean of the gains, each objective scaled to [0, 1] over `candidates`."""
+    gains = np.array([goals.gains(c.evaluation) for c in candidates])
+    low, high = gains.min(axis=0), gains.max(axis=0)
+    scaled = (gains - low) / np.where(high > low, high - low, 1.0)
+    weights = np.array(goals.weights)
+    return list(scaled @ (weights / weights.sum()))

@@ -1,0 +1,79 @@
+"""Goals: from estimates to the numbers a searcher minimises."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evomerge.config import Constraint
+from evomerge.evaluation import Evaluation
+from evomerge.search.archive import Direction
+from fitness.estimate import Estimate
+
+
+@dataclass(frozen=True)
+class Goals:
+    """What is optimised.
+
+    Attributes:
+        names: the objectives, in order.
+        directions: `maximize` or `minimize`, as `names`.
+        weights: for algorithms with one objective, as `names`.
+        constraints: bounds on objectives.
+    """
+
+    names: tuple[str, ...]
+    directions: tuple[Direction, ...]
+    weights: tuple[float, ...]
+    constraints: tuple[Constraint, ...] = ()
+
+    def values(self, evaluation: Evaluation) -> list[float]:
+        """The objectives' values in their own units, in order of `names`; nan if not scored."""
+        if not evaluation.scored:
+            return [math.nan] * len(self.names)
+        return [evaluation.objectives[name].value for name in self.names]
+
+    def errors(self, evaluation: Evaluation) -> list[float]:
+        """Their standard errors."""
+        if not evaluation.scored:
+            return [math.nan] * len(self.names)
+        return [evaluation.objectives[name].se for name in self.names]
+
+    def gains(self, evaluation: Evaluation) -> list[float]:
+        """The values with every objective made higher-is-better."""
+        signs = (1.0 if d == "maximize" else -1.0 for d in self.directions)
+        return [sign * value for sign, value in zip(signs, self.values(evaluation), strict=True)]
+
+    def scalar(self, evaluation: Evaluation) -> float:
+        """The weighted mean of the gains: the one objective where an algorithm takes one."""
+        total = sum(self.weights)
+        return sum(w * g for w, g in zip(self.weights, self.gains(evaluation), strict=True)) / total
+
+    def losses(self, evaluations: Sequence[Evaluation], *, single: bool) -> np.ndarray:
+        """What the searcher minimises: [candidates, objectives], one column if `single`."""
+        if single:
+            return np.array([[-self.scalar(e)] for e in evaluations])
+        return -np.array([self.gains(e) for e in evaluations])
+
+    def violations(self, evaluations: Sequence[Evaluation]) -> np.ndarray:
+        """By how much each bound is broken: [candidates, constraints], 0 where it holds."""
+        rows = [[self._violation(c, e) for c in self.constraints] for e in evaluations]
+        return np.array(rows, dtype=float).reshape(len(evaluations), len(self.constraints))
+
+    def feasible(self, evaluation: Evaluation) -> bool:
+        """Whether the evaluation was scored and keeps every bound."""
+        return evaluation.scored and not any(
+            self._violation(c, evaluation) > 0 for c in self.constraints
+        )
+
+    @staticmethod
+    def _violation(constraint: Constraint, evaluation: Evaluation) -> float:
+        if not evaluation.scored:
+            return math.nan
+        return constraint.violation(evaluation.objectives[constraint.objective].value)
+
+
+def plain(objectives: Mapping[str, Estimate]) -> dict[str, dict[str, float]]:
+    """Estimates as JSON has them: {name: {"value", "se"}}."""
+    return {name: {"value": e.value, "se": e.se} for name, e in objectives.items()}

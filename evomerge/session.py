@@ -1,0 +1,233 @@
+"""A session: one process driving one run, from its folder to its last figure."""
+
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+
+from evomerge.cluster.executor import Executor, RayExecutor, SerialExecutor
+from evomerge.config import RunFile, load_run_file
+from evomerge.evaluator import EvaluatorFactory
+from evomerge.preflight import Prepared, check_population, prepare
+from evomerge.report.progress import View
+from evomerge.runs.database import Database, RecordingError
+from evomerge.runs.folder import RunFolder, check_sources_unchanged, freeze
+from evomerge.runs.ledger import Ledger, Wanted
+from evomerge.search.baselines import greedy_soup, reference_recipes
+from evomerge.search.choice import Choice, choose
+from evomerge.search.driver import Driver, Plan
+from evomerge.search.goals import plain
+from search_spaces.dialect import dump_recipe
+from search_spaces.errors import InputError
+from search_spaces.recipe import Recipe
+
+
+def start(run_file: Path, folder: Path | None, evaluations: int | None, view: View) -> Path:
+    """Begin a run and drive it to its end.
+
+    Args:
+        run_file: the run file.
+        folder: of the run; None: `runs/NAME` after the run file.
+        evaluations: instead of the run file's budget.
+        view: shows what is going on.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        InputError, FitnessError: the user's input is wrong; nothing was evaluated.
+        KeyboardInterrupt: interrupted; what was recorded is safe.
+    """
+    config = load_run_file(run_file)
+    if evaluations is not None:
+        budget = config.search.budget.model_copy(update={"evaluations": evaluations})
+        config = config.model_copy(
+            update={"search": config.search.model_copy(update={"budget": budget})}
+        )
+    folder = folder or default_folder(run_file)
+    RunFolder.require_new(folder)
+    view.say(f"checking {run_file}")
+    prepared = prepare(config, run_file.resolve().parent)
+    check_population(prepared)
+    run = RunFolder.create(folder, freeze(config, dict(prepared.folders), run_file))
+    with closing(run):
+        run.lock()
+        _begin(run.database, prepared)
+        _drive(run, prepared, view)
+    return folder
+
+
+def resume(folder: Path, evaluations: int | None, view: View) -> None:
+    """Continue a run from wherever it stopped.
+
+    Args:
+        folder: of the run.
+        evaluations: a larger budget; None: as before.
+        view: shows what is going on.
+
+    Raises:
+        InputError: no run there, another driver at work, sources or tasks changed, a smaller budget.
+    """
+    run = RunFolder.open(folder)
+    with closing(run):
+        run.lock()
+        prepared = reopen(run.config)
+        check_sources_unchanged(run.config)
+        if run.database.items() and run.database.items() != sorted(
+            prepared.judge.rows(), key=lambda row: (row.split, row.position)
+        ):
+            raise InputError(
+                "the tasks",
+                "their items differ from those the run began with",
+                str(folder),
+                "restore the tasks' files, or start a new run",
+            )
+        _raise_budget(run, evaluations)
+        _begin(run.database, prepared)
+        run.database.event("resumed")
+        _drive(run, prepared, view)
+
+
+def reopen(config: RunFile) -> Prepared:
+    """A frozen run file's sources, space and tasks, without the checks made when it began."""
+    assert config.frozen is not None
+    folders = {name: Path(source.folder) for name, source in config.frozen.sources.items()}
+    return prepare(config, Path(config.frozen.origin).parent, folders=folders, thorough=False)
+
+
+def default_folder(run_file: Path) -> Path:
+    """`runs/NAME`: the run file's name, or its folder's if it is called run.yaml."""
+    stem = run_file.stem
+    return Path("runs") / (run_file.resolve().parent.name if stem == "run" else stem)
+
+
+def evaluations_of(run: RunFolder) -> int:
+    """The run's budget, as raised since it began."""
+    return run.database.meta("evaluations", run.config.search.budget.evaluations)
+
+
+def _raise_budget(run: RunFolder, evaluations: int | None) -> None:
+    if evaluations is None:
+        return
+    asked = len(run.database.candidates("search"))
+    if evaluations < asked:
+        raise InputError(
+            f"--evaluations {evaluations}",
+            f"{asked} candidates were evaluated already",
+            str(run.path),
+            f"give {asked} or more",
+        )
+    run.database.set_meta("evaluations", evaluations)
+
+
+def _begin(database: Database, prepared: Prepared) -> None:
+    """Write down what the records mean; again if an earlier session died before it could."""
+    if not database.items():
+        database.set_items(prepared.judge.rows())
+    database.set_meta("variables", [v.name for v in prepared.space.variables])
+    goals = prepared.goals
+    described = [
+        {"name": name, "direction": direction}
+        for name, direction in zip(goals.names, goals.directions, strict=True)
+    ]
+    database.set_meta("objectives", described)
+    database.set_meta("algorithm", prepared.algorithm)
+
+
+def executor_for(config: RunFile, factory: EvaluatorFactory) -> Executor:
+    """Where the run file wants its candidates evaluated."""
+    cluster = config.cluster
+    if cluster.executor == "serial":
+        return SerialExecutor(factory)
+    return RayExecutor(
+        factory,
+        address=cluster.address,
+        evaluators=cluster.evaluators,
+        cpus_per_evaluator=cluster.cpus_per_evaluator,
+        gpus_per_evaluator=cluster.gpus_per_evaluator,
+        deadline_seconds=cluster.deadline_seconds,
+    )
+
+
+def _drive(run: RunFolder, prepared: Prepared, view: View) -> None:
+    """The whole night: search, choose, baselines, test. Each step is found in run.db or paid for."""
+    began = time.monotonic()
+    budget = evaluations_of(run)
+    if run.database.meta("finished_at_budget") == budget:
+        view.say(
+            f"{run.path} has finished its {budget} evaluations; raise them with --evaluations N"
+        )
+        return
+    factory = EvaluatorFactory(prepared.config, prepared.folder, prepared.folders)
+    executor = executor_for(prepared.config, factory)
+    try:
+        view.say(
+            f"{executor.workers} evaluator(s); {len(prepared.space.variables)} variables; {prepared.algorithm}"
+        )
+        ledger = Ledger(run.database, executor)
+        driver = Driver(prepared.space, prepared.goals, ledger, run.database, view)
+        _phases(run.database, prepared, driver, budget, view)
+        run.database.set_meta("finished_at_budget", budget)
+        run.database.event("finished", evaluations=budget, seconds=time.monotonic() - began)
+    except RecordingError:
+        raise  # the disk is full: there is nowhere to write the event either
+    except BaseException as error:
+        run.database.event("stopped", reason=type(error).__name__)
+        raise
+    finally:
+        executor.close()
+
+
+def _phases(
+    database: Database, prepared: Prepared, driver: Driver, budget: int, view: View
+) -> None:
+    config = prepared.config
+    search = config.search
+    plan = Plan(
+        "search", prepared.algorithm, search.population, search.seed, budget, search.budget.hours
+    )
+    candidates = driver.search(plan)
+    choice = choose(driver, candidates, search.finalists, config.export.pick)
+    if choice is None:
+        raise InputError(
+            f"{len(candidates)} candidates",
+            "none was scored and kept every constraint",
+            str(database.path.parent),
+            "see 'evomerge show' for the reasons; loosen fitness.constraints",
+        )
+    keep_choice(database, "choice", choice)
+    recipes = _baselines(prepared, driver, view)
+    if search.random_baseline:
+        asked = len(candidates)
+        chance = Plan("random", "random", None, search.seed + 1, asked, seeded=False)
+        luck = choose(driver, driver.search(chance), search.finalists, config.export.pick)
+        if luck is not None:
+            keep_choice(database, "random_choice", luck)
+            recipes["random_search"] = driver.recipe(luck.winner)
+    recipes["winner"] = driver.recipe(choice.winner)
+    for name, recipe in recipes.items():
+        database.set_recipe(name, recipe.hash, dump_recipe(recipe))
+    view.begin("test", len(recipes))
+    driver.ledger.evaluate([Wanted(r) for r in recipes.values()], "test", view.finished)
+
+
+def _baselines(prepared: Prepared, driver: Driver, view: View) -> dict[str, Recipe]:
+    models, dtype = prepared.config.models, prepared.config.export.dtype
+    base = "base" if models.base else None
+    recipes = reference_recipes(base, list(models.experts), dtype)
+    view.begin("greedy soup", 2 * len(models.sources) - 1)
+    recipes["greedy_soup"] = greedy_soup(list(models.sources), dtype, prepared.goals, driver.ledger)
+    return recipes
+
+
+def keep_choice(database: Database, key: str, choice: Choice) -> None:
+    """Write down which finalist was picked, and how all did on the selection items."""
+    kept: Mapping[str, object] = {
+        "id": choice.winner.id,
+        "recipe_hash": choice.winner.recipe_hash,
+        "finalists": [
+            {"id": c.id, "recipe_hash": c.recipe_hash, "objectives": plain(c.evaluation.objectives)}
+            for c in choice.finalists
+        ],
+    }
+    database.set_meta(key, kept)

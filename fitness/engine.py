@@ -1,0 +1,50 @@
+"""The two protocols between scoring and weights.
+
+An engine holds one model resident and answers requests. It gets weights from a `WeightProvider`,
+which knows how a candidate is made; the engine knows only names and shapes, so `fitness` depends on
+nothing that merges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from fitness.items import Reply, Request
+
+if TYPE_CHECKING:
+    import torch
+
+Box = tuple[slice, ...]
+"""Part of a tensor, one slice per axis; `()` is all. A tensor-parallel rank asks for its own."""
+
+
+class WeightProvider(Protocol):
+    """Makes a candidate's weights, one tensor at a time."""
+
+    def prepare(self, payload: object) -> None:
+        """Called once per candidate, before `tensor`; `payload` says which candidate it is.
+
+        Must validate everything that can be wrong, so that a bad candidate touches no weight.
+        """
+        ...
+
+    def tensor(self, name: str, box: Box = ()) -> torch.Tensor:
+        """The candidate's checkpoint tensor `name`, or the part `box` of it."""
+        ...
+
+
+class Engine(Protocol):
+    """Holds one model resident, swaps its weights in place, answers requests."""
+
+    def load(self, payload: object) -> None:
+        """Make the resident model the candidate `payload`. In place: no reload, no disk."""
+        ...
+
+    def answer(self, requests: Sequence[Request]) -> list[Reply]:
+        """One reply per request, in order. Deterministic for the same weights and requests."""
+        ...
+
+    def close(self) -> None:
+        """Free what is held."""
+        ...

@@ -1,0 +1,1 @@
+"""Engines: something that holds one model resident, swaps its weights and answers requests."""

@@ -1,0 +1,157 @@
+"""The embedded engine: one `transformers` model in this process, weights swapped in place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from fitness.engine import WeightProvider
+from fitness.engines.batching import pack
+from fitness.engines.encoding import Encoder
+from fitness.engines.generation import Decoding, generate
+from fitness.engines.loglikelihood import loglikelihoods
+from fitness.engines.resident import (
+    build_model,
+    build_tokenizer,
+    end_tokens,
+    longest_input,
+    pick_device,
+    weight_slots,
+)
+from fitness.errors import FitnessError
+from fitness.items import Reply, Request
+
+
+class TransformersEngine:
+    """Holds one model of `transformers` resident; implements `fitness.engine.Engine`.
+
+    Replies equal those of lm-eval's `HFLM` on the same weights, up to the rounding of batches.
+
+    Args:
+        config_folder: folder with `config.json` and the tokenizer. Weights there are not loaded;
+            if there are safetensors, their names are checked against the model's.
+        weights: where candidates' weights come from.
+        dtype: `float32`, `bfloat16` or `float16`, of the resident model.
+        device: `auto` (a GPU if there is one), or a torch device.
+        batch_tokens: most tokens in a padded batch, the tokens to generate included.
+        max_length: most tokens of prompt and answer together; None asks the config.
+        trust_remote_code: run model code found in the folder.
+
+    Raises:
+        FitnessError: the folder is no such model, or its weights have other names than the model's.
+    """
+
+    def __init__(
+        self,
+        config_folder: Path,
+        weights: WeightProvider,
+        *,
+        dtype: str = "float32",
+        device: str = "auto",
+        batch_tokens: int = 8192,
+        max_length: int | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
+        folder = Path(config_folder)
+        self._weights = weights
+        self._batch_tokens = batch_tokens
+        self._model = build_model(folder, dtype, pick_device(device), trust_remote_code)
+        self._slots = weight_slots(self._model, folder)
+        self.tokenizer = build_tokenizer(folder, trust_remote_code)
+        self._encoder = Encoder(self.tokenizer, end_tokens(folder, self._model))
+        self.max_length = max_length or longest_input(self._model, self.tokenizer)
+        self._loaded = False
+
+    @torch.no_grad()
+    def load(self, payload: object) -> None:
+        """Make the resident model the candidate `payload`, writing every weight in place.
+
+        A load that fails leaves the model unusable until the next one succeeds, which rewrites
+        everything.
+
+        Raises:
+            FitnessError: the provider's tensor has another shape than the model's.
+        """
+        self._loaded = False
+        self._weights.prepare(payload)
+        for slot in self._slots:
+            tensor = self._weights.tensor(slot.checkpoint_name)
+            if tensor.shape != slot.target.shape:  # copy_ would broadcast it
+                raise FitnessError(
+                    f"tensor '{slot.checkpoint_name}' of shape {list(tensor.shape)}",
+                    f"the resident model needs {list(slot.target.shape)}",
+                    "engine",
+                    "give sources of the base model's architecture and vocabulary",
+                )
+            slot.target.copy_(tensor)
+        self._loaded = True
+
+    def answer(self, requests: Sequence[Request]) -> list[Reply]:
+        """One reply per request, in order. Deterministic for the same weights and requests.
+
+        Raises:
+            FitnessError: a request too long for the model, options that are not implemented, or
+                logits that are not finite.
+            RuntimeError: no candidate is loaded.
+        """
+        if not self._loaded:
+            raise RuntimeError("answer() before a load() that succeeded: no candidate is resident")
+        self._check_lengths(requests)
+        replies: dict[int, Reply] = {}
+        scored = [i for i, request in enumerate(requests) if request.kind == "loglikelihood"]
+        pairs = [self._encoder.pair(requests[i].context, requests[i].continuation) for i in scored]
+        found = loglikelihoods(self._model, pairs, self._encoder.pad, self._batch_tokens)
+        replies.update(zip(scored, found, strict=True))
+        for decoding, group in self._by_decoding(requests).items():
+            replies.update(self._generate(requests, group, decoding))
+        return [replies[i] for i in range(len(requests))]
+
+    def token_lengths(self, requests: Sequence[Request]) -> list[int]:
+        """Tokens each request needs: its prompt and what is scored or may be generated after it."""
+        return [
+            self._encoder.length(r, Decoding.of(r.generation).new_tokens)
+            if r.kind == "generate"
+            else self._encoder.length(r, 0)
+            for r in requests
+        ]
+
+    def close(self) -> None:
+        """Free the model; the engine cannot be used again."""
+        self._loaded = False
+        self._slots.clear()
+        del self._model
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _check_lengths(self, requests: Sequence[Request]) -> None:
+        for request, length in zip(requests, self.token_lengths(requests), strict=True):
+            # The last scored token is never fed to the model.
+            fed = length if request.kind == "generate" else length - 1
+            if fed > self.max_length:
+                raise FitnessError(
+                    f"prompt {request.context[:40]!r}… needs {fed} tokens",
+                    f"max_length is {self.max_length}, and prompts are never truncated",
+                    "engine",
+                    "lower num_fewshot or max_gen_toks, or raise the engine's max_length",
+                )
+
+    @staticmethod
+    def _by_decoding(requests: Sequence[Request]) -> dict[Decoding, list[int]]:
+        groups: dict[Decoding, list[int]] = {}
+        for i, request in enumerate(requests):
+            if request.kind == "generate":
+                groups.setdefault(Decoding.of(request.generation), []).append(i)
+        return groups
+
+    def _generate(
+        self, requests: Sequence[Request], group: Sequence[int], decoding: Decoding
+    ) -> dict[int, Reply]:
+        prompts = [self._encoder.prompt(requests[i].context) for i in group]
+        replies: dict[int, Reply] = {}
+        lengths = [len(prompt) + decoding.new_tokens for prompt in prompts]
+        for batch in pack(lengths, self._batch_tokens):
+            found = generate(self._model, self._encoder, [prompts[j] for j in batch], decoding)
+            replies.update(zip((group[j] for j in batch), found, strict=True))
+        return replies

@@ -1,0 +1,243 @@
+"""Tasks: compiled to items once per run, then nothing per candidate but scoring."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import numbers
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fitness.errors import FitnessError, nearest
+from fitness.items import Item, Reply, Request, Response
+
+if TYPE_CHECKING:
+    from lm_eval.api.filter import FilterEnsemble
+    from lm_eval.api.instance import Instance
+    from lm_eval.api.task import ConfigurableTask
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """Which lm-eval task to ask, and how. Plain data.
+
+    Attributes:
+        name: the task's name in lm-eval, or in the YAML files below `include`.
+        include: folder of the user's own task files; None takes lm-eval's.
+        num_fewshot: examples before the question; None leaves what the task says.
+        apply_chat_template: render prompts with the tokenizer's chat template.
+        fewshot_as_multiturn: with a chat template, one turn per example.
+        system_instruction: text before everything else.
+        metric: the metric that is the score; None is the task's first.
+        filter: the filter pipeline that finds the answer; None is the task's first.
+        generation: overwrites entries of the task's `generation_kwargs`, such as `max_gen_toks`.
+    """
+
+    name: str
+    include: Path | None = None
+    num_fewshot: int | None = None
+    apply_chat_template: bool = False
+    fewshot_as_multiturn: bool = False
+    system_instruction: str | None = None
+    metric: str | None = None
+    filter: str | None = None
+    generation: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    """One task: its items, and what it takes to score them."""
+
+    task: ConfigurableTask
+    items: tuple[Item, ...]
+    asked: Sequence[Sequence[Instance]]
+    pipeline: FilterEnsemble
+    metric: str
+
+
+class TaskSet:
+    """A run's tasks. Made by `compile_tasks`."""
+
+    def __init__(self, compiled: Mapping[str, _Compiled]) -> None:
+        self._compiled = dict(compiled)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Task names, in the order they were asked for."""
+        return tuple(self._compiled)
+
+    def items(self, task: str) -> tuple[Item, ...]:
+        """All documents of the evaluated split; an item's `index` is its position here."""
+        return self._compiled[task].items
+
+    def metric(self, task: str) -> str:
+        """The metric that is the task's score."""
+        return self._compiled[task].metric
+
+    def higher_is_better(self, task: str) -> bool:
+        """Which way the metric points."""
+        one = self._compiled[task]
+        return bool(one.task.higher_is_better().get(one.metric, True))
+
+    def prompts(self, task: str) -> tuple[str, ...]:
+        """The first item as the model sees it: prompt and continuation of each of its requests."""
+        first = self._compiled[task].items[0]
+        return tuple(request.context + request.continuation for request in first.requests)
+
+    def score(self, items: Sequence[Item], replies: Sequence[Sequence[Reply]]) -> list[Response]:
+        """Responses to items of any tasks, in order.
+
+        Args:
+            items: items of this set.
+            replies: per item, one reply per request, in order.
+
+        Raises:
+            FitnessError: the task's scoring fails, or its metric leaves [0, 1].
+        """
+        by_task: dict[str, list[int]] = {}
+        for position, item in enumerate(items):
+            by_task.setdefault(item.task, []).append(position)
+        responses: dict[int, Response] = {}
+        for task, positions in by_task.items():
+            found = _score(
+                self._compiled[task],
+                [items[i].index for i in positions],
+                [replies[i] for i in positions],
+            )
+            responses.update(zip(positions, found, strict=True))
+        return [responses[i] for i in range(len(items))]
+
+
+def compile_tasks(specs: Sequence[TaskSpec], tokenizer: Any = None, seed: int = 0) -> TaskSet:
+    """Load the tasks and build every item once.
+
+    Args:
+        specs: the tasks; names differ.
+        tokenizer: a `transformers` tokenizer, needed for chat templates only.
+        seed: of few-shot examples, and of tasks that shuffle. The same seed gives the same items in
+            any process and whatever the other tasks are.
+
+    Raises:
+        FitnessError: whatever is wrong with a task, its data, its metric or its filter.
+    """
+    compiled: dict[str, _Compiled] = {}
+    for spec in specs:
+        if spec.name in compiled:
+            raise FitnessError(
+                f"task '{spec.name}'", "it is asked for twice", "tasks", "remove one of the two"
+            )
+        compiled[spec.name] = _compile(spec, tokenizer, seed)
+    return TaskSet(compiled)
+
+
+def _compile(spec: TaskSpec, tokenizer: Any, seed: int) -> _Compiled:
+    from fitness import lmeval  # 3 s to import
+
+    where = f"task '{spec.name}'"
+    if spec.fewshot_as_multiturn and not spec.apply_chat_template:
+        raise FitnessError(
+            "fewshot_as_multiturn = true",
+            "turns need a chat template",
+            where,
+            "set apply_chat_template too",
+        )
+    with lmeval.quiet(), lmeval.seeded(seed):
+        task = lmeval.build_task(spec, seed)
+        asked = lmeval.ask(task, spec, tokenizer)
+        items = tuple(
+            _item(spec.name, i, lmeval.requests_of(made, spec.name), lmeval.target_of(task, made))
+            for i, made in enumerate(asked)
+        )
+        _refuse_twins([lmeval.question_of(task, made) for made in asked], where)
+        known = lmeval.pipelines(task)
+        chosen = spec.filter or next(iter(known))
+        if chosen not in known:
+            raise FitnessError(f"filter '{chosen}'", "unknown", where, nearest(chosen, known))
+        blank = [[Reply(tokens=1) for _ in items[0].requests]]
+        metrics, _ = lmeval.judge(task, known[chosen], asked[:1], blank)[0]
+        metric = _metric(spec, list(task.aggregation()), metrics)
+    return _Compiled(task, items, asked, known[chosen], metric)
+
+
+def _item(task: str, index: int, requests: tuple[Request, ...], target: str) -> Item:
+    asked = [[r.kind, r.context, r.continuation, dict(r.generation)] for r in requests]
+    text = json.dumps([asked, target], sort_keys=True, default=repr)
+    return Item(task, index, requests, hashlib.sha256(text.encode()).hexdigest()[:16])
+
+
+def _refuse_twins(questions: Sequence[str], where: str) -> None:
+    """An item asked twice could be searched on and tested on at once."""
+    first: dict[str, int] = {}
+    for index, question in enumerate(questions):
+        if question in first:
+            raise FitnessError(
+                f"items {first[question]} and {index}",
+                "they ask the same question, which could land in two splits",
+                where,
+                "remove one of them from the data",
+            )
+        first[question] = index
+
+
+def _metric(spec: TaskSpec, declared: Sequence[str], found: Mapping[str, Any]) -> str:
+    """The metric to use, checked to be one number per item."""
+    where = f"task '{spec.name}'"
+    usable = [name for name, value in found.items() if _is_number(value)]
+    wanted = spec.metric or next((m for m in declared if m in found), next(iter(found), ""))
+    if wanted in usable:
+        return wanted
+    rule = "it is no number per item" if wanted in found else "unknown"
+    raise FitnessError(f"metric '{wanted}'", rule, where, nearest(wanted, usable))
+
+
+def _is_number(value: Any) -> bool:
+    # NumPy's bool is the one scalar that is no `numbers.Real`.
+    return isinstance(value, numbers.Real) or type(value).__name__ in ("bool", "bool_")
+
+
+def _score(
+    one: _Compiled, indices: Sequence[int], replies: Sequence[Sequence[Reply]]
+) -> list[Response]:
+    from fitness import lmeval
+
+    name = one.task.config.task or ""
+    fallbacks = lmeval.fallbacks(one.task, one.pipeline.name)
+    with lmeval.quiet():
+        judged = lmeval.judge(one.task, one.pipeline, [one.asked[i] for i in indices], replies)
+    responses: list[Response] = []
+    for index, answers, (metrics, answer) in zip(indices, replies, judged, strict=True):
+        requests = one.items[index].requests
+        generated = [a for a, r in zip(answers, requests, strict=True) if r.kind == "generate"]
+        responses.append(
+            Response(
+                task=name,
+                index=index,
+                score=_in_range(metrics.get(one.metric), name, one.metric),
+                tokens=sum(reply.tokens for reply in generated),
+                truncated=any(reply.truncated for reply in generated),
+                parse_failure=bool(generated) and _is_missing(answer, fallbacks),
+            )
+        )
+    return responses
+
+
+def _in_range(value: Any, task: str, metric: str) -> float:
+    score = float(value) if _is_number(value) else float("nan")
+    # A sum of rounded terms may pass 1 by a hair.
+    if not -1e-6 <= score <= 1 + 1e-6:
+        raise FitnessError(
+            f"metric '{metric}' = {value}",
+            "a score must be a number in [0, 1]",
+            f"task '{task}'",
+            "choose another metric of the task",
+        )
+    return min(max(score, 0.0), 1.0)
+
+
+def _is_missing(answer: Any, fallbacks: frozenset[str]) -> bool:
+    """Whether the filter found no answer: its fallback, or nothing."""
+    while isinstance(answer, list | tuple) and answer:
+        answer = answer[0]
+    return not str(answer).strip() or str(answer) in fallbacks or answer in ([], ())

@@ -1,0 +1,93 @@
+"""mergekit's YAML dialect: writing recipes so that mergekit makes the same model of them."""
+
+from search_spaces.errors import InputError
+from search_spaces.recipe import Input, Recipe, Slice
+from search_spaces.settings import Clause, Parameters
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """`recipe` as YAML text that mergekit accepts and `parse_recipe` reads back unchanged.
+
+    Raises:
+        InputError: a source's name means something else in the dialect (`+`, or a tokenizer's
+            source that is called `base` or `union`).
+    """
+    from search_spaces.yaml_text import write
+
+    for name in recipe.sources:
+        if "+" in name:
+            raise InputError(
+                f"source '{name}'", "'+' announces a LoRA in the dialect", "dump", "rename it"
+            )
+    data: dict[str, object] = {"merge_method": recipe.method}
+    if recipe.base is not None:
+        data["base_model"] = recipe.base
+    spanned = any(i.layers is not None for i in recipe.slices[0].inputs)
+    if spanned:
+        data["slices"] = [_slice(recipe, part) for part in recipe.slices]
+    else:
+        data["models"] = [_input(entry) for entry in recipe.slices[0].inputs]
+    settings = _settings(recipe.parameters)
+    data |= {"parameters": settings} if settings else {}
+    return write(data | _head(recipe))
+
+
+def _head(recipe: Recipe) -> dict[str, object]:
+    head: dict[str, object] = {}
+    if recipe.dtype is not None:
+        # mergekit computes in `dtype` and stores in `out_dtype`; we compute in float32.
+        head["dtype"] = "float32"
+        if recipe.dtype != "float32":
+            head["out_dtype"] = recipe.dtype
+    if recipe.tokenizer is not None:
+        if recipe.tokenizer in ("base", "union"):
+            raise InputError(
+                f"tokenizer of a source called '{recipe.tokenizer}'",
+                "the word means something else in the dialect",
+                "dump",
+                "rename the source",
+            )
+        head["tokenizer_source"] = recipe.tokenizer
+    if recipe.seed:
+        head["seed"] = recipe.seed
+    return head
+
+
+def _slice(recipe: Recipe, part: Slice) -> dict[str, object]:
+    inputs = part.inputs
+    if recipe.rule.needs_base and all(i.source != recipe.base for i in inputs):
+        # mergekit wants the base among the sources of every slice.
+        assert recipe.base is not None
+        inputs = (Input(recipe.base, inputs[0].layers), *inputs)
+    settings = _settings(part.parameters)
+    written: dict[str, object] = {"sources": [_input(entry) for entry in inputs]}
+    return written | ({"parameters": settings} if settings else {})
+
+
+def _input(entry: Input) -> dict[str, object]:
+    data: dict[str, object] = {"model": entry.source}
+    if entry.layers is not None:
+        data["layer_range"] = list(entry.layers)
+    settings = _settings(entry.parameters)
+    return data | ({"parameters": settings} if settings else {})
+
+
+def _settings(items: Parameters) -> dict[str, object]:
+    written: dict[str, object] = {}
+    for name, setting in items:
+        first = setting.clauses[0]
+        if len(setting.clauses) == 1 and first.filter is None:
+            written[name] = _value(first)
+        else:
+            written[name] = [_condition(clause) for clause in setting.clauses]
+    return written
+
+
+def _condition(clause: Clause) -> dict[str, object]:
+    condition: dict[str, object] = {} if clause.filter is None else {"filter": clause.filter}
+    return condition | {"value": _value(clause)}
+
+
+def _value(clause: Clause) -> object:
+    values = [v if isinstance(v, (bool, str)) else float(v) for v in clause.values]
+    return values[0] if len(values) == 1 else values

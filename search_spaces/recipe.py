@@ -1,0 +1,200 @@
+"""The recipe: an immutable plan for one model, and what it says about each tensor.
+
+A recipe is a stack of slices. A slice takes the same number of layers from each of its inputs and
+merges them by the recipe's rule; its parameters may differ by tensor (a filter) and by depth (a
+gradient). Tensors outside the stack belong to the first slice (embeddings) or to the last (final
+norm, head); for both, a gradient has its first value, as in mergekit 0.1.5. Nothing here knows
+about torch or files.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from search_spaces.plans import TensorInput, TensorPlan, plans
+from search_spaces.rules import Rule, rule_named
+from search_spaces.settings import Clause, Parameters, Scalar, Setting, parameters
+from search_spaces.validation import check_recipe
+
+__all__ = [
+    "Clause",
+    "Input",
+    "Parameters",
+    "Recipe",
+    "Scalar",
+    "Setting",
+    "Slice",
+    "TensorInput",
+    "TensorPlan",
+    "parameters",
+]
+
+_VERSION = 1
+"""Enters every hash; raise it when the same content begins to mean another model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A source's part in a slice.
+
+    Attributes:
+        source: the source's name, or its path or hub id in a recipe that stands alone.
+        layers: first layer and the one after the last; None means all of them.
+        parameters: this source's own settings.
+    """
+
+    source: str
+    layers: tuple[int, int] | None = None
+    parameters: Parameters = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Consecutive output layers made of the same inputs."""
+
+    inputs: tuple[Input, ...]
+    parameters: Parameters = ()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An immutable, hashable plan for one model.
+
+    Recipes that say the same in two ways become one on construction, so that their hashes agree:
+    the base is no input of a rule on deltas (unless it enters with other layers than the first
+    input); the two ends of `slerp` are base and other; a tokenizer that would be taken anyway is
+    None; the settings of the only slice are the recipe's. Settings written under the base of a rule
+    that needs one are dropped: its delta is zero (mergekit ignores them as well).
+
+    Attributes:
+        method: a merge rule's name.
+        slices: the output's layers, bottom first; one slice over all layers is the `models:` form.
+        base: the base's name, or None for rules that need none.
+        parameters: settings for every slice that does not say otherwise.
+        dtype: storage type of the result (`float32`, `float16`, `bfloat16`); None: the base's
+            (or first source's). Arithmetic is in float32 always.
+        tokenizer: source whose tokenizer the result gets; None: the base's (or first source's).
+        seed: of the random masks, a non-negative integer.
+
+    Raises:
+        InputError: unknown method or parameter, a value out of its range, too few or too many
+            sources, a missing base, slices whose inputs differ in length.
+    """
+
+    method: str
+    slices: tuple[Slice, ...]
+    base: str | None = None
+    parameters: Parameters = ()
+    dtype: str | None = None
+    tokenizer: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_recipe(self)
+        if self.rule.needs_base:
+            slices = tuple(_canonical(part, self.base, self.rule) for part in self.slices)
+            object.__setattr__(self, "slices", slices)
+        self._fold_lone_slice()
+        if self.tokenizer == self.sources[0]:
+            object.__setattr__(self, "tokenizer", None)
+
+    @cached_property
+    def rule(self) -> Rule:
+        """The declaration of `method`."""
+        return rule_named(self.method, "merge_method")
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the content, hexadecimal: the identity of a candidate."""
+        text = json.dumps(_plain(self), separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Every source's name, the base first, each once."""
+        named = [i.source for s in self.slices for i in s.inputs]
+        return tuple(dict.fromkeys(([self.base] if self.base else []) + named))
+
+    def renamed(self, names: Mapping[str, str]) -> "Recipe":
+        """The same recipe with sources renamed (names of a run to paths, say)."""
+
+        def name(old: str | None) -> str | None:
+            return None if old is None else names.get(old, old)
+
+        slices = tuple(
+            replace(
+                part,
+                inputs=tuple(replace(i, source=names.get(i.source, i.source)) for i in part.inputs),
+            )
+            for part in self.slices
+        )
+        return replace(self, slices=slices, base=name(self.base), tokenizer=name(self.tokenizer))
+
+    def _fold_lone_slice(self) -> None:
+        """Move the settings of a slice that is the whole recipe before the recipe's own."""
+        lone, *others = self.slices
+        if others or not lone.parameters:
+            return
+        merged = {name: setting.clauses for name, setting in lone.parameters}
+        for name, setting in self.parameters:
+            first = merged.get(name, ())
+            decided = any(clause.filter is None for clause in first)
+            merged[name] = first if decided else (*first, *setting.clauses)
+        settings = {name: Setting(clauses) for name, clauses in merged.items()}
+        object.__setattr__(self, "parameters", parameters(settings))
+        object.__setattr__(self, "slices", (replace(lone, parameters=()),))
+
+    def depth(self, layers: int) -> int:
+        """Layers of the result, where each source has `layers`."""
+        spans = [part.inputs[0].layers for part in self.slices]
+        return sum(layers if span is None else span[1] - span[0] for span in spans)
+
+    def plans(self, tensors: Iterable[str], layers: int) -> Iterator[TensorPlan]:
+        """How each tensor of the *output* named in `tensors` is made, in that order.
+
+        Args:
+            tensors: output tensor names (layer indices count the output's layers).
+            layers: number of layers of each source.
+
+        Raises:
+            InputError: a parameter without a value for a tensor, a `layer_range` beyond the
+                sources' layers, a tensor of a layer that the result does not have.
+        """
+        return plans(self, tensors, layers)
+
+
+def _canonical(part: Slice, base: str | None, rule: Rule) -> Slice:
+    """`part` in the one form that recipes of the same meaning share (see `Recipe`)."""
+    others = tuple(i for i in part.inputs if i.source != base)
+    listed = next((i for i in part.inputs if i.source == base), None)
+    span = others[0].layers
+    if rule.reference == "base":
+        if listed is None or listed.layers == span:
+            return replace(part, inputs=others) if listed else part
+        return replace(part, inputs=(Input(listed.source, listed.layers), *others))
+    assert base is not None  # check_recipe has seen to it
+    end = Input(base, listed.layers if listed else span)
+    return replace(part, inputs=(end, *others))
+
+
+def _plain(recipe: Recipe) -> list[object]:
+    """The content as nested lists: what is hashed. Equal numbers look the same (1, 1.0; 0, -0)."""
+
+    def settings(items: Parameters) -> list[object]:
+        return [
+            [name, [[c.filter, [_number(v) for v in c.values]] for c in setting.clauses]]
+            for name, setting in items
+        ]
+
+    slices = [
+        [[[i.source, i.layers, settings(i.parameters)] for i in s.inputs], settings(s.parameters)]
+        for s in recipe.slices
+    ]
+    head = [recipe.method, recipe.base, recipe.dtype, recipe.tokenizer, recipe.seed]
+    return [_VERSION, head, slices, settings(recipe.parameters)]
+
+
+def _number(value: Scalar) -> Scalar:
+    return value if isinstance(value, (bool, str)) else float(value) + 0.0

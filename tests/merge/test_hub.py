@@ -1,0 +1,67 @@
+"""Names to folders, without a network."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from evomerge.merge.hub import resolve_model, revision_of
+from search_spaces.errors import InputError
+from tests.merge.models import Family
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def test_folders_relative_to_the_recipe_then_to_the_current_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    recipe, here = tmp_path / "recipe", tmp_path / "here"
+    for folder in (recipe / "models" / "a", here / "models" / "a", here / "models" / "b"):
+        folder.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    assert resolve_model("models/a", recipe) == recipe / "models" / "a"
+    assert resolve_model("models/b", recipe) == here / "models" / "b"
+    assert resolve_model(str(here / "models"), recipe) == here / "models"
+    assert revision_of(here) is None
+
+
+@pytest.mark.parametrize("reference", ["/nowhere/at/all", "./missing", "../missing", "a/b/c"])
+def test_missing_folder(tmp_path: Path, reference: str):
+    with pytest.raises(InputError, match=r"no such folder; correct the path, or name"):
+        resolve_model(reference, tmp_path)
+
+
+def test_cached_model_needs_no_network(
+    tmp_path: Path, family: Callable[..., Family], monkeypatch: pytest.MonkeyPatch
+):
+    """The Hub's cache as huggingface_hub lays it out, with a branch that points to a commit."""
+    from huggingface_hub import constants
+
+    repository = tmp_path / "models--org--name"
+    snapshot = repository / "snapshots" / COMMIT
+    shutil.copytree(family("llama").folders["a"], snapshot)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    for reference, revision in (
+        ("org/name", None),
+        (f"org/name@{COMMIT}", None),
+        ("org/name", "main"),
+    ):
+        assert resolve_model(reference, tmp_path, revision) == snapshot
+    assert revision_of(snapshot) == COMMIT
+
+
+def test_unknown_model_offline_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match=r"not in the Hub's cache.*download it first") as caught:
+        resolve_model("org/nothing", tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_name_the_hub_cannot_have(tmp_path: Path):
+    with pytest.raises(InputError, match=r"the Hub did not give it"):
+        resolve_model("-bad--/x..y", tmp_path)

@@ -1,0 +1,218 @@
+"""Export: what is written is what is scored; whole or absent; the same bytes every time."""
+
+import errno
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from evomerge.merge import writer
+from evomerge.merge.sources import open_sources
+from evomerge.merge.weights import MergedWeights
+from evomerge.merge.writer import shards, write_model
+from search_spaces.errors import InputError
+from search_spaces.recipe import Recipe
+from tests.merge.models import KINDS, Family
+from tests.merge.plans import recipe_of
+
+
+def ties(**options) -> Recipe:
+    own = {"weight": 0.7, "density": 0.4}
+    return recipe_of("ties", {"a": own, "b": own}, **options)
+
+
+def read_all(folder: Path) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        tensors |= load_file(path)
+    return tensors
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()}
+
+
+@pytest.mark.parametrize("shard_bytes", [5e9, 20_000])
+def test_written_is_scored(tmp_path: Path, family: Callable[..., Family], shard_bytes: float):
+    """Every tensor of the folder is, bit for bit, what the engine was given."""
+    sources = open_sources(family("llama", torch.bfloat16).folders)
+    out = tmp_path / "new" / "out"
+    write_model(ties(), sources, out, max_shard_bytes=shard_bytes)
+    weights = MergedWeights(sources)
+    weights.prepare(ties())
+    written = read_all(out)
+    assert set(written) == set(weights.names())
+    assert all(torch.equal(written[name], weights.tensor(name)) for name in written)
+    assert [p.name for p in out.parent.iterdir()] == ["out"], "no temporary folder is left"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_loads_in_transformers_with_the_resident_models_logits(
+    tmp_path: Path, family: Callable[..., Family], kind: str
+):
+    made = family(kind)
+    sources = open_sources(made.folders)
+    write_model(ties(), sources, tmp_path / "out", max_shard_bytes=30_000)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    weights = MergedWeights(sources)
+    weights.prepare(ties())
+    state = {name: weights.tensor(name) for name in weights.names()}
+    resident = type(loaded).from_pretrained(None, config=loaded.config, state_dict=state)
+    base = AutoModelForCausalLM.from_pretrained(made.folders["base"])
+    tokens = torch.arange(12).view(2, 6)
+    with torch.no_grad():
+        assert torch.equal(loaded(tokens).logits, resident(tokens).logits)
+    assert any(loaded(tokens).logits[0, 0] != base(tokens).logits[0, 0])
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert tokenizer.get_vocab() == AutoTokenizer.from_pretrained(made.folders["base"]).get_vocab()
+
+
+def test_another_depth_loads(tmp_path: Path, family: Callable[..., Family]):
+    sources = open_sources(family("qwen2").folders)
+    recipe = recipe_of("linear", {"a": {"weight": 1.0}}, spans=[(0, 3), (1, 3)], dtype="bfloat16")
+    write_model(recipe, sources, tmp_path / "out")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert model.config.num_hidden_layers == 5
+    assert model.dtype == torch.bfloat16
+    with torch.no_grad():
+        assert bool(model(torch.arange(5).view(1, 5)).logits.isfinite().all())
+
+
+def test_same_recipe_same_bytes(tmp_path: Path, family: Callable[..., Family]):
+    """Also from freshly opened sources, in another folder, and with random masks."""
+    own = {"weight": 0.7, "density": 0.4}
+    recipe = recipe_of("dare_ties", {"a": own, "b": own}, seed=11)
+    for name in ("one", "two"):
+        sources = open_sources(family("llama").folders)
+        extra = {"recipe.yaml": "x: ü\n"}
+        write_model(recipe, sources, tmp_path / name, max_shard_bytes=30_000, extra_files=extra)
+    assert digests(tmp_path / "one") == digests(tmp_path / "two")
+    assert (tmp_path / "one" / "recipe.yaml").read_text(encoding="utf-8") == "x: ü\n"
+
+
+def test_same_bytes_with_another_number_of_threads(tmp_path: Path, family: Callable[..., Family]):
+    own = {"weight": 0.7, "density": 0.4}
+    recipe = recipe_of("dare_linear", {"a": own, "b": own})
+    sources = open_sources(family("llama", vocab_size=4096).folders)
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        write_model(recipe, sources, tmp_path / str(threads))
+    torch.set_num_threads(1)
+    assert digests(tmp_path / "1") == digests(tmp_path / "3")
+
+
+def test_files_are_what_transformers_expects(tmp_path: Path, family: Callable[..., Family]):
+    made = family("llama")
+    write_model(ties(), open_sources(made.folders), tmp_path / "out", max_shard_bytes=20_000)
+    names = {p.name for p in (tmp_path / "out").iterdir()}
+    assert {"config.json", "generation_config.json", "tokenizer.json"} <= names
+    assert "model.safetensors.index.json" in names
+    part = next((tmp_path / "out").glob("model-00001-of-*.safetensors"))
+    with safe_open(part, framework="pt") as file:
+        assert file.metadata() == {"format": "pt"}
+    assert open_sources({"again": tmp_path / "out"}).layers == 3, "and it is a source itself"
+
+
+def test_shards_are_full_but_not_over():
+    sizes = {"a": 4, "b": 4, "c": 3, "huge": 40, "d": 1}
+    assert shards(sizes, 8) == [["a", "b"], ["c"], ["huge"], ["d"]]
+    assert shards(sizes, 100) == [list(sizes)]
+
+
+# --- whole or absent --------------------------------------------------------------------------------
+
+
+def test_what_is_there_is_not_overwritten(tmp_path: Path, family: Callable[..., Family]):
+    sources = open_sources(family("llama").folders)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="must be new or empty"):
+        write_model(ties(), sources, out)
+    assert [p.name for p in out.iterdir()] == ["notes.txt"]
+    (out / "notes.txt").unlink()
+    write_model(ties(), sources, out)
+    assert (out / "config.json").is_file(), "an empty folder is fine"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="must be new or empty"):
+        write_model(ties(), sources, tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    "failing", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()]
+)
+def test_a_failure_midway_leaves_nothing(
+    tmp_path: Path,
+    family: Callable[..., Family],
+    monkeypatch: pytest.MonkeyPatch,
+    failing: BaseException,
+):
+    save = writer.save_file
+
+    def fails_at_the_second(tensors, path, metadata):
+        if "00002" in path.name:
+            raise failing
+        save(tensors, path, metadata)
+
+    monkeypatch.setattr(writer, "save_file", fails_at_the_second)
+    sources = open_sources(family("llama").folders)
+    full = isinstance(failing, OSError)
+    with pytest.raises(InputError if full else KeyboardInterrupt) as caught:
+        write_model(ties(), sources, tmp_path / "out", max_shard_bytes=30_000)
+    assert list(tmp_path.iterdir()) == []
+    assert not full or "free some space" in str(caught.value)
+
+
+def test_too_little_space_is_said_first(
+    tmp_path: Path, family: Callable[..., Family], monkeypatch: pytest.MonkeyPatch
+):
+    free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
+    monkeypatch.setattr(writer, "_SLACK_BYTES", free + 2**30)
+    with pytest.raises(
+        InputError, match=r"GB of weights, [\d.]+ GB free: the whole model must fit"
+    ):
+        write_model(ties(), open_sources(family("llama").folders), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from evomerge.merge import writer
+from evomerge.merge.sources import open_sources
+from tests.merge.plans import recipe_of
+
+save = writer.save_file
+def dies_at_the_second(tensors, path, metadata):
+    if "00002" in path.name:
+        os.kill(os.getpid(), signal.SIGKILL)
+    save(tensors, path, metadata)
+writer.save_file = dies_at_the_second
+names = ("base", "a", "b")
+recipe = recipe_of("linear", {"a": {"weight": 1.0}, "b": {"weight": 1.0}})
+sources = open_sources({name: Path(path) for name, path in zip(names, sys.argv[2:])})
+writer.write_model(recipe, sources, Path(sys.argv[1]), max_shard_bytes=30_000)
+"""
+
+
+def test_killed_midway_out_is_absent_and_can_be_written_again(
+    tmp_path: Path, family: Callable[..., Family]
+):
+    made = family("llama")
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", _KILLED, str(out), *map(str, made.folders.values())]
+    died = subprocess.run(command, check=False, cwd=Path(__file__).parents[2])
+    assert died.returncode == -signal.SIGKILL
+    assert not out.exists()
+    assert any(tmp_path.iterdir()), "it was in the middle of writing"
+    write_model(ties(), open_sources(made.folders), out)
+    assert set(read_all(out)) == set(open_sources(made.folders).names_of("base"))

@@ -1,0 +1,160 @@
+"""mergekit's YAML, both ways."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+
+from search_spaces.dialect import dump_recipe, load_recipe, parse_recipe
+from search_spaces.errors import InputError
+from search_spaces.recipe import Clause, Input, Recipe, Setting, Slice, parameters
+from tests.search_spaces.strategies import recipes
+
+FOLDER = Path(__file__).parent / "recipes"
+EXAMPLES = sorted(p for p in FOLDER.glob("*.yaml") if ".canonical" not in p.name)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_examples_are_read_and_written_as_committed(path: Path) -> None:
+    canonical = path.with_suffix(".canonical.yaml")
+    recipe = load_recipe(path)
+    assert dump_recipe(recipe) == canonical.read_text()
+    assert load_recipe(canonical) == recipe
+
+
+def test_an_example_by_hand() -> None:
+    recipe = load_recipe(FOLDER / "ties_models.yaml")
+    filtered = Setting((Clause((0.5,), "mlp"), Clause((0.0,))))
+    third = Setting.constant(0.33)
+    assert recipe.slices[0].inputs[1] == Input(
+        "org/math-13b", None, parameters({"density": third, "weight": filtered})
+    )
+    assert recipe.base == "org/base-13b"
+    assert recipe.dtype == "float16"
+    assert recipe.tokenizer is None
+    assert recipe.parameters == parameters({"normalize": Setting.constant(True)})
+
+
+@given(recipes())
+def test_what_is_written_is_read_back(recipe: Recipe) -> None:
+    again = parse_recipe(dump_recipe(recipe), "dump")
+    assert again == recipe
+    assert again.hash == recipe.hash
+
+
+HEAD = "merge_method: ties\nbase_model: b\n"
+GOOD = HEAD + "models: [{model: a, parameters: {weight: 1}}]\n"
+SLICED = HEAD + "slices: [{sources: [{model: a, layer_range: [0, 2]}]}]\n"
+
+BROKEN = {
+    "not YAML": (GOOD + "x: [1,", "recipe.yaml, line 4: the text: it is not YAML"),
+    "a stray tab": (HEAD + "models:\n\t- model: a", "line 4: the text: it is not YAML: found char"),
+    "a key twice": (GOOD + "merge_method: linear", "line 4: .*key 'merge_method' stands twice"),
+    "empty": ("", "the text: nothing: a recipe is a mapping"),
+    "a list": ("- a\n- b", "a list: a recipe is a mapping"),
+    "a number as key": (GOOD + "3: x", "key 3: keys are names"),
+    "an odd date": (GOOD + "dtype: 2024-13-45", "it is not YAML: month must be in 1..12"),
+    "an unknown key": (GOOD + "paramters: {}", "key 'paramters'.*did you mean 'parameters'"),
+    "no method": ("models: [{model: a}]", "no merge_method: a recipe names its merge method"),
+    "an unknown method": (GOOD.replace("ties", "dare-ties"), "did you mean 'dare_ties'"),
+    "a method of mergekit's": (GOOD.replace("ties", "passthrough"), "method 'passthrough': it is"),
+    "models and slices": (SLICED + "models: [{model: a}]", "both models and slices"),
+    "neither": (HEAD, "neither models nor slices"),
+    "no models": (HEAD + "models: []", r"models: models = \[\]: it is a list with at least one"),
+    "models by name": (HEAD + "models: [a]", r"models\[0\]: a: it is not a mapping"),
+    "no model": (
+        HEAD + "models: [{parameters: {weight: 1}}]",
+        r"models\[0\]: no model: a model is",
+    ),
+    "a model that is a number": (HEAD + "models: [{model: 7}]", "model = 7: a model is a path"),
+    "a path with a LoRA": (GOOD.replace("model: a", "model: a+b"), r"LoRA adapters are not supp"),
+    "a LoRA": (GOOD.replace("model: a", "model: {model: a, lora: b}"), "LoRA adapters are not"),
+    "a range in models": (GOOD.replace("model: a", "model: a, layer_range: [0, 2]"), "layer_range"),
+    "a slice without sources": (HEAD + "slices: [{}]", r"slices\[0\].sources: sources = None"),
+    "no layer_range": (HEAD + "slices: [{sources: [{model: a}]}]", "no layer_range: it is two"),
+    "half a range": (SLICED.replace("[0, 2]", "[2]"), r"layer_range = \[2\]: it is two integers"),
+    "a broken range": (SLICED.replace("[0, 2]", "[0, 1.5]"), "it is two integers"),
+    "a base per slice": (SLICED.replace("sources", "base_model: c, sources"), "a base per slice"),
+    "residual_weight": (SLICED.replace("sources", "residual_weight: 1, sources"), "not supported"),
+    "modules": (HEAD + "modules: {}", "key 'modules': merging modules apart is not supported"),
+    "chat_template": (GOOD + "chat_template: auto", "choosing a chat template is not supported"),
+    "a union": (GOOD + "tokenizer_source: union", "a union of vocabularies is not supported yet"),
+    "a union by default": (GOOD + "tokenizer: {}", "a union of vocabularies is not supported yet"),
+    "tokens": (GOOD + "tokenizer: {source: base, tokens: {}}", "sources for single tokens"),
+    "two tokenizers": (GOOD + "tokenizer_source: a\ntokenizer: {source: a}", "at most one of them"),
+    "a stranger's tokenizer": (GOOD + "tokenizer_source: c", "comes from one of the sources"),
+    "an unknown dtype": (GOOD + "dtype: float64", "dtype 'float64': it is not a storage type"),
+    "a seed in words": (GOOD + "seed: soon", "seed = soon: it is a non-negative integer"),
+    "unknown parameter": (GOOD + "parameters: {densty: 1}", "did you mean 'density'"),
+    "no value": (GOOD + "parameters: {density: }", "density = nothing: it is a number in"),
+    "an empty list": (GOOD + "parameters: {density: []}", r"density = \[\]: a parameter has"),
+    "a word": (GOOD + "parameters: {density: high}", r"density = high: it is a number in \[0, 1\]"),
+    "a switch as number": (GOOD + "parameters: {density: yes}", "density = True: it is a number"),
+    "a number as switch": (GOOD + "parameters: {normalize: 2}", "normalize = 2: it is one of"),
+    "out of range": (GOOD + "parameters: {density: 1.1}", r"density = 1.1: it is a number in"),
+    "a mixture": (GOOD + "parameters: {density: [1, {value: 1}]}", "not both"),
+    "an odd condition": (GOOD + "parameters: {density: {filtr: a, value: 1}}", "mean 'filter'"),
+    "a condition without value": (GOOD + "parameters: {density: {filter: a}}", "density = nothing"),
+    "a filter that is a number": (GOOD + "parameters: {density: [{filter: 1, value: 1}]}", "text"),
+    "of the tensor, under a source": (
+        GOOD.replace("weight", "lambda"),
+        "parameter 'lambda' of one",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), BROKEN.values(), ids=list(BROKEN))
+def test_refused(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        parse_recipe(text, "recipe.yaml")
+    assert str(caught.value).startswith("recipe.yaml, ")
+
+
+def test_the_good_texts_are_good() -> None:
+    """Else the refusals above might have other reasons."""
+    assert parse_recipe(GOOD, "here").slices[0].inputs[0].source == "a"
+    assert parse_recipe(SLICED, "here").depth(8) == 2
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"it cannot be read \(No such file"):
+        load_recipe(tmp_path / "none.yaml")
+    (tmp_path / "odd.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="it is not UTF-8 text"):
+        load_recipe(tmp_path / "odd.yaml")
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["0.001", "1e-3", "'0.001'", "[1e-3]", "{value: 1e-3}", "[{filter: '*', value: 1e-3}]"],
+)
+def test_spellings_of_one_number(written: str) -> None:
+    plain = parse_recipe(GOOD + "parameters: {density: 0.001}", "here")
+    assert parse_recipe(GOOD + f"parameters: {{density: {written}}}", "here").hash == plain.hash
+
+
+@pytest.mark.parametrize("written", ["true", "1", "1.0", "on", "'True'"])
+def test_spellings_of_a_switch(written: str) -> None:
+    plain = parse_recipe(GOOD + "parameters: {normalize: true}", "here")
+    assert parse_recipe(GOOD + f"parameters: {{normalize: {written}}}", "here") == plain
+
+
+def test_yaml_anchors_and_merges_work() -> None:
+    text = (
+        HEAD
+        + "models: [{model: a, parameters: &p {weight: 1}}, {model: c, parameters: {<<: *p, density: 0.5}}]"
+    )
+    second = parse_recipe(text, "here").slices[0].inputs[1]
+    assert [name for name, _ in second.parameters] == ["density", "weight"]
+
+
+def test_names_that_mean_something_else_are_not_written() -> None:
+    def recipe(source: str) -> Recipe:
+        weight = parameters({"weight": Setting.constant(1.0)})
+        inputs = (Input("first", None, weight), Input(source, None, weight))
+        return Recipe("linear", (Slice(inputs),), tokenizer=source)
+
+    with pytest.raises(InputError, match="'\\+' announces a LoRA"):
+        dump_recipe(recipe("a+b"))
+    with pytest.raises(InputError, match="means something else in the dialect"):
+        dump_recipe(recipe("base"))
