@@ -71,13 +71,13 @@ class Stopwatch(SilentView):
 
 
 def space() -> ParameterSpace:
-    """200 variables: 4 experts, 10 layer groups, 5 components' worth of weights."""
+    """200 variables: weights of 4 experts for 3 components of 16 layer groups, embeddings and head."""
     return ParameterSpace(
         rule="task_arithmetic",
         base="base",
         experts=["a", "b", "c", "d"],
-        layers=20,
-        granularity=Granularity(layers=10, components="all"),
+        layers=32,
+        granularity=Granularity(layers=16, components="all"),
     )
 
 

@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 the input is wrong, 3 interrupted and resumable, 1 anythin
 """
 
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -176,6 +177,7 @@ def _view() -> Any:
 
 def main() -> None:
     """The `evomerge` command."""
+    logging.basicConfig(format="%(message)s")  # warnings, on stderr
     app()
 
 

@@ -161,9 +161,8 @@ def _drive(run: RunFolder, prepared: Prepared, view: View) -> None:
     factory = EvaluatorFactory(prepared.config, prepared.folder, prepared.folders)
     executor = executor_for(prepared.config, factory)
     try:
-        view.say(
-            f"{executor.workers} evaluator(s); {len(prepared.space.variables)} variables; {prepared.algorithm}"
-        )
+        variables = len(prepared.space.variables)
+        view.say(f"{prepared.algorithm} over {variables} variables, {executor.workers} evaluator(s)")
         ledger = Ledger(run.database, executor)
         driver = Driver(prepared.space, prepared.goals, ledger, run.database, view)
         _phases(run.database, prepared, driver, budget, view)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import random
 import sys
@@ -24,6 +25,7 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
+from lm_eval.utils import env as templates
 
 from fitness.errors import FitnessError
 from fitness.items import Reply, Request
@@ -51,6 +53,23 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
         if bars:
             datasets.enable_progress_bars()
+
+
+_template: Any = functools.lru_cache(4096)(templates.from_string)
+
+
+@contextlib.contextmanager
+def templates_kept() -> Iterator[None]:
+    """Each Jinja template is compiled once.
+
+    lm-eval compiles the target's template again for every scored answer: 0.4 ms of 0.5 ms.
+    """
+    usual = templates.from_string
+    templates.from_string = _template
+    try:
+        yield
+    finally:
+        templates.from_string = usual
 
 
 @contextlib.contextmanager

@@ -143,7 +143,7 @@ def _compile(spec: TaskSpec, tokenizer: Any, seed: int) -> _Compiled:
             where,
             "set apply_chat_template too",
         )
-    with lmeval.quiet(), lmeval.seeded(seed):
+    with lmeval.quiet(), lmeval.templates_kept(), lmeval.seeded(seed):
         task = lmeval.build_task(spec, seed)
         asked = lmeval.ask(task, spec, tokenizer)
         items = tuple(
@@ -204,7 +204,7 @@ def _score(
 
     name = one.task.config.task or ""
     fallbacks = lmeval.fallbacks(one.task, one.pipeline.name)
-    with lmeval.quiet():
+    with lmeval.quiet(), lmeval.templates_kept():
         judged = lmeval.judge(one.task, one.pipeline, [one.asked[i] for i in indices], replies)
     responses: list[Response] = []
     for index, answers, (metrics, answer) in zip(indices, replies, judged, strict=True):

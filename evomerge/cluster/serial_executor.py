@@ -14,7 +14,8 @@ logger = logging.getLogger(__name__)
 class SerialExecutor:
     """One evaluator in this process: for debugging, and for a machine without Ray.
 
-    It has no deadline, and an evaluator that takes the process down takes the run down.
+    It has no deadline; an evaluator that takes the process down takes the run down, and one that
+    cannot be built raises its own exception.
     """
 
     def __init__(self, make_evaluator: MakeEvaluator) -> None:
@@ -53,6 +54,14 @@ class SerialExecutor:
             evaluation = self._evaluator.evaluate(job.recipe, job.split)
         except Exception as error:  # boundary: a bug in an evaluator must not end the run
             logger.warning("job %d: %s", job.number, traceback.format_exc())
-            self.close()
+            self._discard()
             evaluation = Evaluation(Outcome.SCORING_FAILED, raised(error))
         return replace(evaluation, worker="evaluator-0")
+
+    def _discard(self) -> None:
+        """Drop an evaluator that raised: its state is unknown, so closing it may fail too."""
+        try:
+            self.close()
+        except Exception:  # boundary: the evaluation's own failure is what gets recorded
+            logger.warning("closing the evaluator: %s", traceback.format_exc())
+            self._evaluator = None

@@ -114,19 +114,26 @@ class Driver:
     def _evaluate(
         self, phase: str, generation: int, first: int, points: np.ndarray
     ) -> list[Candidate]:
+        found: dict[int, Candidate] = {}
         wanted: list[Wanted] = []
-        for number, point in enumerate(points):
+        rows: list[CandidateRow] = []
+        for number, point in enumerate(points, start=first):
             genome = from_unit(self.space, point)
+            # decoding is the dear part of a replay; the first generation is decoded all the same,
+            # so that a space that decodes otherwise than it used to is noticed
+            known = self.ledger.recall(phase, number, genome) if generation else None
+            if known is not None:
+                found[number] = Candidate(number, genome, *known)
+                self._view.finished(known[1], False)
+                continue
             recipe = self.space.decode(genome)
-            row = CandidateRow(phase, first + number, generation, genome, recipe.hash, cached=False)
+            row = CandidateRow(phase, number, generation, genome, recipe.hash, cached=False)
+            rows.append(row)
             wanted.append(Wanted(recipe, row))
         evaluations = self.ledger.evaluate(wanted, "search", self._view.finished)
-        return [
-            Candidate(row.id, row.genome, row.recipe_hash, evaluation)
-            for row, evaluation in zip(
-                (w.candidate for w in wanted if w.candidate), evaluations, strict=True
-            )
-        ]
+        for row, evaluation in zip(rows, evaluations, strict=True):
+            found[row.id] = Candidate(row.id, row.genome, row.recipe_hash, evaluation)
+        return [found[number] for number in sorted(found)]
 
 
 class Clock:

@@ -85,4 +85,5 @@ def _add(archive: Archive, candidate: Candidate, goals: Goals) -> None:
         goals.values(evaluation),
         goals.errors(evaluation),
         goals.feasible(evaluation),
+        float(goals.violations([evaluation]).sum()),
     )

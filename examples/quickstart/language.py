@@ -3,7 +3,7 @@
 Four tasks over one small vocabulary:
 
 * ``lunari_words`` and ``tovek_words``: two made-up languages.  Both translate the *same* English
-  words with the *same* syllables, so the two dictionaries compete for the same weights.
+  words and share half of their syllables, so the two dictionaries compete for the same weights.
 * ``sums``: addition of two small numbers.
 * ``lunari_sums``: addition with the operands written as Lunari number words; the model writes
   the numerals first and then the result, so it needs the number words and the addition table.
@@ -28,7 +28,8 @@ ZIPF_EXPONENT = 1.3  # of words and sums in base text: common facts are learnt, 
 NUMBER_WORD_ZIPF_EXPONENT = 3.0  # number words fall off faster, so the base can read only a few
 ITEMS_PER_TASK = 300  # at most; the dictionaries have fewer words
 CHOICES = 4
-SYLLABLES = tuple(c + v for c in "bdfgklmnprst" for v in "aeiou")
+CONSONANTS = {"lunari": "bdfgklmn", "tovek": "klmnprst"}  # half of each is shared
+VOWELS = "aeiou"
 TAGS = ("lunari", "tovek", "read", "solve", "add")
 TASKS = ("lunari_words", "tovek_words", "sums", "lunari_sums")
 
@@ -44,14 +45,19 @@ class Item:
     frequency: float
 
 
-def _made_up_words(count: int, rng: random.Random, taken: set[str]) -> list[str]:
-    """Draw ``count`` unused words of two or three syllables.
+def _syllables(consonants: str) -> tuple[str, ...]:
+    return tuple(consonant + vowel for consonant in consonants for vowel in VOWELS)
+
+
+def _made_up_words(language: str, count: int, rng: random.Random, taken: set[str]) -> list[str]:
+    """Draw ``count`` unused words of two or three syllables of the language.
 
     None begins with an English word: the tokenizer's longest match must fall on syllables.
     """
+    syllables = _syllables(CONSONANTS[language])
     words: list[str] = []
     while len(words) < count:
-        word = "".join(rng.choice(SYLLABLES) for _ in range(rng.choice((2, 3))))
+        word = "".join(rng.choice(syllables) for _ in range(rng.choice((2, 3))))
         if word not in taken and not word.startswith(ENGLISH_WORDS):
             taken.add(word)
             words.append(word)
@@ -69,14 +75,14 @@ def build_world(seed: int = WORLD_SEED) -> World:
     rng = random.Random(seed)
     taken: set[str] = set()
     world: World = {}
-    for language in ("lunari", "tovek"):
-        made_up = _made_up_words(len(ENGLISH_WORDS), rng, taken)
+    for language in CONSONANTS:
+        made_up = _made_up_words(language, len(ENGLISH_WORDS), rng, taken)
         common = _zipf(ENGLISH_WORDS, ZIPF_EXPONENT, rng)
         world[f"{language}_words"] = tuple(
             Item(f"{language} {word}:", translation, common[word])
             for word, translation in zip(ENGLISH_WORDS, made_up, strict=True)
         )
-    return world | _arithmetic(_made_up_words(NUMBER_COUNT, rng, taken), rng)
+    return world | _arithmetic(_made_up_words("lunari", NUMBER_COUNT, rng, taken), rng)
 
 
 def _arithmetic(number_words: Sequence[str], rng: random.Random) -> World:
@@ -112,7 +118,8 @@ def vocabulary() -> tuple[str, ...]:
     """
     tokens = [" ", "\n", ":", "=", "+", *TAGS]
     tokens += [str(n) for n in range(2 * NUMBER_COUNT - 1)]
-    tokens += [*SYLLABLES, *(f" {s}" for s in SYLLABLES)]
+    syllables = _syllables("".join(CONSONANTS.values()))
+    tokens += [*syllables, *(f" {syllable}" for syllable in syllables)]
     tokens += [f" {word}" for word in ENGLISH_WORDS]
     return tuple(dict.fromkeys(tokens))
 

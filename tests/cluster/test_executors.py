@@ -321,6 +321,19 @@ def test_reading_the_room_does_not_load_ray():
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
 
 
+def test_an_evaluator_that_cannot_even_be_closed_is_dropped(tmp_path):
+    class Broken:
+        def evaluate(self, recipe, split):
+            raise ArithmeticError("lost count")
+
+        def close(self):
+            raise OSError("already gone")
+
+    evaluators = iter([Broken(), MakeArithmetic(str(tmp_path))()])
+    executor = SerialExecutor(evaluators.__next__)
+    assert run(executor, jobs("search"))[0].scored
+
+
 def test_closing_is_idempotent_and_reaches_the_evaluator(tmp_path):
     executor = SerialExecutor(MakeArithmetic(str(tmp_path)))
     executor.close()

@@ -1,0 +1,37 @@
+"""The reference pages are what their declarations say, and the README's names exist."""
+
+import importlib.util
+import re
+
+import pytest
+import yaml
+
+from evomerge.config import parse_run_file
+from tests.conftest import ROOT
+
+
+def _generator():
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", ["run_file.md", "merge_rules.md"])
+def test_page_is_current(page):
+    made = _generator().PAGES[page]()
+    assert (ROOT / "docs" / page).read_text() == made, "run: python docs/generate.py"
+
+
+def test_the_readme_s_run_file_is_valid():
+    text = re.search(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    config = parse_run_file(yaml.safe_load(text.group(1)), "README.md")
+    assert config.search.budget.evaluations == 2000
+
+
+def test_paths_that_the_readme_names_exist():
+    text = (ROOT / "README.md").read_text()
+    for path in re.findall(r"`((?:evomerge|docs|examples|search_spaces|fitness)/[\w./]+)`", text):
+        assert (ROOT / path).exists(), path
+    for path in re.findall(r"\]\(([\w./]+)\)", text):
+        assert (ROOT / path).exists(), path
