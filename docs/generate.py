@@ -28,13 +28,24 @@ def run_file_page() -> str:
             continue
         lines += ["", f"## `{name}`", ""]
         lines += _section(_classes(field.annotation)[0], name)
-    lines += ["", "## Search algorithms", "", "| name | what it does | objectives | paper |", "|---|---|---|---|"]
+    lines += [
+        "",
+        "## Search algorithms",
+        "",
+        "| name | what it does | objectives | paper |",
+        "|---|---|---|---|",
+    ]
     lines += [f"| `{a.name}` | {a.doc} | {a.objectives} | {a.paper} |" for a in ALGORITHMS.values()]
     return "\n".join(lines) + "\n"
 
 
 def _section(section: type[BaseModel], path: str) -> list[str]:
-    lines = [" ".join((section.__doc__ or "").split()), "", "| key | default | meaning |", "|---|---|---|"]
+    lines = [
+        " ".join((section.__doc__ or "").split()),
+        "",
+        "| key | default | meaning |",
+        "|---|---|---|",
+    ]
     nested: list[str] = []
     for name, field in section.model_fields.items():
         lines.append(f"| `{name}` | {_default(field)} | {field.description or ''} |")

@@ -309,7 +309,11 @@ class Engine(Section):
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="of the resident model"
     )
-    device: str = Field(default="auto", description="`auto`, `cpu`, `cuda`")
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="`auto`, `cpu`, `cuda`, `cuda:1`",
+    )
     batch_tokens: int = Field(
         default=8192, ge=1, description="tokens per forward pass, padding included"
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from evomerge.config import Objective, RunFile
 from evomerge.runs.database import ItemRow
+from fitness.errors import FitnessError
 from fitness.estimate import Estimate
 from fitness.items import Item, Reply, Request, Response
 from fitness.objectives import Objectives, ObjectiveSpec
@@ -26,14 +27,17 @@ class Judge:
     Attributes:
         tasks: the compiled tasks.
         items: split -> its items, task after task.
-        specs: the objectives, directions resolved.
-        folder: what paths of custom functions are relative to.
+        objectives: computed from the responses, directions resolved.
     """
 
     tasks: TaskSet
     items: dict[str, tuple[Item, ...]]
-    specs: tuple[ObjectiveSpec, ...]
-    folder: Path
+    objectives: Objectives
+
+    @property
+    def specs(self) -> tuple[ObjectiveSpec, ...]:
+        """The objectives' declarations."""
+        return self.objectives.specs
 
     def requests(self, split: str) -> list[Request]:
         """Everything an engine has to do for a split, in order."""
@@ -54,8 +58,7 @@ class Judge:
         On search and selection items they speak for the whole task, with the finite-population
         correction; on test items for any further item of its kind, without it.
         """
-        whole = {name: len(self.tasks.items(name)) for name in self.tasks.names}
-        return Objectives(self.specs, whole, self.folder).measure(responses)
+        return self.objectives.measure(responses, finite=split != "test")
 
     def rows(self) -> list[ItemRow]:
         """The splits as a run records them."""
@@ -88,16 +91,25 @@ def build_judge(config: RunFile, folder: Path, model: Path, *, full: bool = Fals
     tasks = compile_tasks(specs, tokenizer=tokenizer, seed=config.fitness.seed)
     items: dict[str, list[Item]] = {split: [] for split in SPLITS}
     for name, task in config.fitness.tasks.items():
-        pool = tasks.items(name)
         if full:
-            items["test"].extend(pool)
+            items["test"].extend(tasks.items(name))
             continue
+        pool = tasks.distinct(name)
         sizes = SplitSizes(task.items, task.selection or task.items, task.test)
-        splits = split_items(len(pool), sizes, config.fitness.seed, name)
+        parts = split_items(len(pool), sizes, config.fitness.seed, name)
+        if not parts.test:
+            raise FitnessError(
+                f"{len(pool)} items, {sizes.search} for search and {sizes.selection} for selection",
+                "none is left to test on",
+                f"task '{name}'",
+                "ask for fewer of the other two",
+            )
         for split in SPLITS:
-            items[split].extend(pool[i] for i in getattr(splits, split))
-    specs_of_objectives = tuple(_objective(o, tasks) for o in config.fitness.all_objectives)
-    return Judge(tasks, {k: tuple(v) for k, v in items.items()}, specs_of_objectives, folder)
+            items[split].extend(pool[i] for i in getattr(parts, split))
+    declared = [_objective(o, tasks) for o in config.fitness.all_objectives]
+    pools = {name: len(tasks.items(name)) for name in tasks.names}
+    splits = {name: tuple(chosen) for name, chosen in items.items()}
+    return Judge(tasks, splits, Objectives(declared, pools, folder))
 
 
 def task_specs(config: RunFile, folder: Path) -> list[TaskSpec]:

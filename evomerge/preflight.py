@@ -10,6 +10,7 @@ from evomerge.config import RunFile
 from evomerge.judging import Judge, build_judge
 from evomerge.search.algorithms import ALGORITHMS, build_searcher, default_algorithm
 from evomerge.search.goals import Goals
+from fitness.errors import FitnessError
 from search_spaces.errors import InputError, nearest
 from search_spaces.granularity import Granularity
 from search_spaces.parameter import ParameterSpace
@@ -76,6 +77,7 @@ def prepare(
     goals = build_goals(config, judge)
     facts = _facts(config, sources, space, judge, algorithm)
     if thorough:
+        check_prompts(config, next(iter(folders.values())), judge)
         sources.check_finite()
         facts += check_resources(config, sources)
     return Prepared(config, folder, folders, space, judge, goals, algorithm, tuple(facts))
@@ -178,6 +180,29 @@ def check_population(prepared: Prepared) -> None:
         initial=np.array(seeds).reshape(len(seeds), len(prepared.space.variables)),
     )
     build_searcher(prepared.algorithm, problem)
+
+
+def check_prompts(config: RunFile, model: Path, judge: Judge) -> None:
+    """Build the engine without weights and hold every prompt against it.
+
+    Raises:
+        FitnessError: an architecture the engine does not know, or a prompt that is too long.
+    """
+    from evomerge.evaluator import build_engine
+    from fitness.engines.resident import pick_device
+
+    if not config.cluster.gpus_per_evaluator:  # with GPUs the evaluators may sit on other machines
+        pick_device(config.engine.device)
+    weightless = config.engine.model_copy(update={"device": "meta"})
+    engine = build_engine(weightless, model, None)
+    for items in judge.items.values():
+        for item in items:
+            try:
+                engine.check_lengths(item.requests)
+            except FitnessError as error:
+                where = f"task '{item.task}', item {item.index}"
+                raise FitnessError(error.passed, error.rule, where, error.remedy) from None
+    engine.close()
 
 
 def check_resources(config: RunFile, sources: "Sources") -> list[tuple[str, str]]:

@@ -162,7 +162,9 @@ def _drive(run: RunFolder, prepared: Prepared, view: View) -> None:
     executor = executor_for(prepared.config, factory)
     try:
         variables = len(prepared.space.variables)
-        view.say(f"{prepared.algorithm} over {variables} variables, {executor.workers} evaluator(s)")
+        view.say(
+            f"{prepared.algorithm} over {variables} variables, {executor.workers} evaluator(s)"
+        )
         ledger = Ledger(run.database, executor)
         driver = Driver(prepared.space, prepared.goals, ledger, run.database, view)
         _phases(run.database, prepared, driver, budget, view)

@@ -45,6 +45,10 @@ class Engine(Protocol):
         """One reply per request, in order. Deterministic for the same weights and requests."""
         ...
 
+    def check_lengths(self, requests: Sequence[Request]) -> None:
+        """Refuse, before the search, requests that the model has no room for."""
+        ...
+
     def close(self) -> None:
         """Free what is held."""
         ...

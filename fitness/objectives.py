@@ -21,6 +21,7 @@ GROUPS = 20
 """Groups of the jackknife, at most."""
 
 ByTask = Mapping[str, Sequence[Response]]
+Pools = Mapping[str, int | None]
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,13 @@ class Objectives:
             if spec.kind == "function"
         }
 
-    def measure(self, responses: Sequence[Response]) -> dict[str, Estimate]:
+    def measure(self, responses: Sequence[Response], *, finite: bool = True) -> dict[str, Estimate]:
         """Every objective of one candidate, by name.
 
         Args:
             responses: what the candidate did, at most one per item, of every task in use.
+            finite: the estimates speak for the pools; False: for any further item of their kind
+                (no finite-population correction), as a report on test items should.
 
         Raises:
             FitnessError: no responses for a task in use, or a custom function that fails.
@@ -86,47 +89,49 @@ class Objectives:
         by_task: dict[str, list[Response]] = {}
         for response in responses:
             by_task.setdefault(response.task, []).append(response)
-        return {spec.name: self._measure(spec, by_task) for spec in self.specs}
+        pools = {task: pool if finite else None for task, pool in self._pools.items()}
+        return {spec.name: self._measure(spec, by_task, pools) for spec in self.specs}
 
-    def _measure(self, spec: ObjectiveSpec, by_task: ByTask) -> Estimate:
+    def _measure(self, spec: ObjectiveSpec, by_task: ByTask, pools: Pools) -> Estimate:
         tasks = spec.tasks or dict.fromkeys(self._pools, 1.0)
         missing = sorted(set(tasks) - set(by_task))
         _require(not missing, f"no responses of {missing}", "it needs them", _where(spec))
         used = {task: by_task[task] for task in tasks}
         if spec.kind == "function":
             function = self._functions[spec.name]
-            return function_estimate(function, spec.function, used, self._pools)
+            return function_estimate(function, spec.function, used, pools)
         if spec.kind == "cost":
-            return self._cost(spec, used)
+            return self._cost(spec, used, pools)
         scores = {task: [r.score for r in answers] for task, answers in used.items()}
-        estimates = [mean_estimate(scores[task], self._pools[task]) for task in tasks]
+        estimates = [mean_estimate(scores[task], pools[task]) for task in tasks]
         return weighted(estimates, list(tasks.values()))
 
-    def _cost(self, spec: ObjectiveSpec, used: ByTask) -> Estimate:
+    def _cost(self, spec: ObjectiveSpec, used: ByTask, pools: Pools) -> Estimate:
         """Mean over generated answers; tasks weigh by their number of items unless weights say."""
         # Only generated answers have tokens: even an empty one has its end token.
         answers = {t: [r for r in used[t] if r.tokens > 0] for t in used}
         tasks = [task for task in used if answers[task]]
         _require(bool(tasks), f"cost '{spec.cost}'", "no task generates answers", _where(spec))
         weights = [float(spec.tasks.get(task, 0) or self._pools[task]) for task in tasks]
-        return weighted([self._cost_of(spec, task, answers[task]) for task in tasks], weights)
+        return weighted([_cost_of(spec.cost, answers[t], pools[t]) for t in tasks], weights)
 
-    def _cost_of(self, spec: ObjectiveSpec, task: str, answers: Sequence[Response]) -> Estimate:
-        pool = self._pools[task]
-        if spec.cost == "truncated":
-            return mean_estimate([float(r.truncated) for r in answers], pool)
-        if spec.cost == "parse_failures":
-            return mean_estimate([float(r.parse_failure) for r in answers], pool)
-        tokens = [float(r.tokens) for r in answers]
-        # Token counts have no upper end: take nothing and twice the mean as the range.
-        return mean_estimate(tokens, pool, high=2 * math.fsum(tokens) / len(tokens))
+
+def _cost_of(cost: str, answers: Sequence[Response], pool: int | None) -> Estimate:
+    """The mean of a cost over one task's generated answers."""
+    if cost == "truncated":
+        return mean_estimate([float(r.truncated) for r in answers], pool)
+    if cost == "parse_failures":
+        return mean_estimate([float(r.parse_failure) for r in answers], pool)
+    tokens = [float(r.tokens) for r in answers]
+    # Token counts have no upper end: take nothing and twice the mean as the range.
+    return mean_estimate(tokens, pool, high=2 * math.fsum(tokens) / len(tokens))
 
 
 def function_estimate(
     function: Callable[[ByTask], Any],
     name: str,
     by_task: ByTask,
-    pools: Mapping[str, int],
+    pools: Pools,
 ) -> Estimate:
     """Call a custom objective; if it returns a number, estimate its standard error.
 
@@ -142,8 +147,9 @@ def function_estimate(
     if isinstance(whole, Estimate):
         return whole
     answered = sum(len(answers) for answers in by_task.values())
-    pool = sum(pools[task] for task in by_task)
-    left = unseen(answered, pool)
+    sizes = [pools[task] for task in by_task]
+    finite = [size for size in sizes if size is not None]
+    left = unseen(answered, sum(finite) if len(finite) == len(sizes) else None)
     groups = min(GROUPS, answered)
     if left <= 0 or groups < 2:
         return Estimate(whole, 0.0 if left <= 0 else abs(whole))

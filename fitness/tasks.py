@@ -52,6 +52,7 @@ class _Compiled:
 
     task: ConfigurableTask
     items: tuple[Item, ...]
+    distinct: tuple[int, ...]
     asked: Sequence[Sequence[Instance]]
     pipeline: FilterEnsemble
     metric: str
@@ -71,6 +72,11 @@ class TaskSet:
     def items(self, task: str) -> tuple[Item, ...]:
         """All documents of the evaluated split; an item's `index` is its position here."""
         return self._compiled[task].items
+
+    def distinct(self, task: str) -> tuple[Item, ...]:
+        """The items without those that repeat an earlier one's question: what splits are made of."""
+        one = self._compiled[task]
+        return tuple(one.items[index] for index in one.distinct)
 
     def metric(self, task: str) -> str:
         """The metric that is the task's score."""
@@ -150,7 +156,7 @@ def _compile(spec: TaskSpec, tokenizer: Any, seed: int) -> _Compiled:
             _item(spec.name, i, lmeval.requests_of(made, spec.name), lmeval.target_of(task, made))
             for i, made in enumerate(asked)
         )
-        _refuse_twins([lmeval.question_of(task, made) for made in asked], where)
+        distinct = _distinct([lmeval.question_of(task, made) for made in asked])
         known = lmeval.pipelines(task)
         chosen = spec.filter or next(iter(known))
         if chosen not in known:
@@ -158,7 +164,7 @@ def _compile(spec: TaskSpec, tokenizer: Any, seed: int) -> _Compiled:
         blank = [[Reply(tokens=1) for _ in items[0].requests]]
         metrics, _ = lmeval.judge(task, known[chosen], asked[:1], blank)[0]
         metric = _metric(spec, list(task.aggregation()), metrics)
-    return _Compiled(task, items, asked, known[chosen], metric)
+    return _Compiled(task, items, distinct, asked, known[chosen], metric)
 
 
 def _item(task: str, index: int, requests: tuple[Request, ...], target: str) -> Item:
@@ -167,18 +173,12 @@ def _item(task: str, index: int, requests: tuple[Request, ...], target: str) -> 
     return Item(task, index, requests, hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
-def _refuse_twins(questions: Sequence[str], where: str) -> None:
-    """An item asked twice could be searched on and tested on at once."""
+def _distinct(questions: Sequence[str]) -> tuple[int, ...]:
+    """The first index of each question: a twin could be searched on and tested on at once."""
     first: dict[str, int] = {}
     for index, question in enumerate(questions):
-        if question in first:
-            raise FitnessError(
-                f"items {first[question]} and {index}",
-                "they ask the same question, which could land in two splits",
-                where,
-                "remove one of them from the data",
-            )
-        first[question] = index
+        first.setdefault(question, index)
+    return tuple(first.values())
 
 
 def _metric(spec: TaskSpec, declared: Sequence[str], found: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ from words import ENGLISH_WORDS
 WORLD_SEED = 20
 NUMBER_COUNT = 20  # operands are 0 .. NUMBER_COUNT - 1
 ZIPF_EXPONENT = 1.3  # of words and sums in base text: common facts are learnt, rare ones are not
-NUMBER_WORD_ZIPF_EXPONENT = 3.0  # number words fall off faster, so the base can read only a few
+NUMBER_WORD_ZIPF_EXPONENT = 2.4  # number words fall off faster, so the base can read only a few
 ITEMS_PER_TASK = 300  # at most; the dictionaries have fewer words
 CHOICES = 4
 CONSONANTS = {"lunari": "bdfgklmn", "tovek": "klmnprst"}  # half of each is shared

@@ -33,9 +33,20 @@ class Slot:
 
 
 def pick_device(device: str) -> torch.device:
-    """`auto` is the first GPU if there is one, else the CPU."""
+    """`auto` is the first GPU if there is one, else the CPU.
+
+    Raises:
+        FitnessError: a GPU where there is none.
+    """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise FitnessError(
+            f"device = '{device}'",
+            "this machine has no GPU that PyTorch can use",
+            "engine",
+            "use `auto` or `cpu`, or install PyTorch's CUDA build",
+        )
     return torch.device(device)
 
 

@@ -98,7 +98,7 @@ class TransformersEngine:
         """
         if not self._loaded:
             raise RuntimeError("answer() before a load() that succeeded: no candidate is resident")
-        self._check_lengths(requests)
+        self.check_lengths(requests)
         replies: dict[int, Reply] = {}
         scored = [i for i, request in enumerate(requests) if request.kind == "loglikelihood"]
         pairs = [self._encoder.pair(requests[i].context, requests[i].continuation) for i in scored]
@@ -125,7 +125,12 @@ class TransformersEngine:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _check_lengths(self, requests: Sequence[Request]) -> None:
+    def check_lengths(self, requests: Sequence[Request]) -> None:
+        """Refuse requests that do not fit the model; needs no weights.
+
+        Raises:
+            FitnessError: prompt and answer together are longer than `max_length`.
+        """
         for request, length in zip(requests, self.token_lengths(requests), strict=True):
             # The last scored token is never fed to the model.
             fed = length if request.kind == "generate" else length - 1

@@ -35,6 +35,24 @@ def test_a_weighted_mean_over_tasks():
     assert found.value == pytest.approx((0.75 + 3 * 0.5) / 4)
 
 
+def test_a_report_on_test_items_speaks_for_further_items_too(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "def f(responses): return sum(r.score for r in responses['maths']) / 4\n"
+    )
+    specs = [
+        ObjectiveSpec("m", "task", tasks={"maths": 1}),
+        ObjectiveSpec("t", "cost", tasks={"maths": 1}, cost="tokens"),
+        ObjectiveSpec("f", "function", tasks={"maths": 1}, function="mine.py:f"),
+    ]
+    objectives = Objectives(specs, {"maths": 4}, tmp_path)
+    known = objectives.measure(responses(words=()))
+    further = objectives.measure(responses(words=()), finite=False)
+    assert [e.se for e in known.values()] == [0.0, 0.0, 0.0]
+    assert all(e.se > 0 for e in further.values())
+    assert further["m"] == mean_estimate([1, 0, 1, 1], None)
+    assert [e.value for e in further.values()] == [e.value for e in known.values()]
+
+
 def test_tokens_are_a_mean_over_all_items():
     found = measure(ObjectiveSpec("t", "cost", "minimize", cost="tokens"))
     # 100 items of mean 5.5 and 50 of mean 10.

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from evomerge.merge import deltas, stages
 from evomerge.merge.deltas import MagnitudeTables
 from evomerge.merge.pipeline import merge_tensor
+from evomerge.merge.random_masks import keep_mask, mask_key
 from search_spaces.errors import InputError
 from search_spaces.recipe import TensorPlan
 from search_spaces.rules import RULES, STAGES
@@ -214,6 +215,29 @@ def test_l1_rescaling_by_hand():
     plan = plan_of("ties", [1.0], [0.5], rescale=True)
     expected = BASE + torch.tensor([[4.0, 0.0], [2.0, 0.0]]) * 1.25
     assert torch.equal(merge_tensor(plan, BASE, [FIRST]), expected)
+
+
+def test_the_number_kept_is_rounded_down_but_at_least_one():
+    base, expert = torch.zeros(5), torch.tensor([5.0, -4.0, 3.0, 2.0, 1.0])
+    for density, kept in (
+        (0.59, [5, -4, 0, 0, 0]),
+        (0.6, [5, -4, 3, 0, 0]),
+        (0.01, [5, 0, 0, 0, 0]),
+    ):
+        result = merge_tensor(plan_of("ties", [1.0], [density]), base, [expert])
+        assert result.tolist() == kept
+
+
+def test_random_masks_by_hand():
+    """rescale_norm inverse: each element is tau / density or 0, as `keep_mask` says per input."""
+    base = torch.zeros(200)
+    ones = [torch.ones(200), torch.ones(200)]
+    plan = plan_of(
+        "dare_linear", [1.0, 10.0], [0.5, 0.25], seed=5, tensor="x.weight", rescale_norm="inverse"
+    )
+    first = keep_mask(mask_key(5, 0, "x.weight"), 0, 200, 0.5)
+    second = keep_mask(mask_key(5, 1, "x.weight"), 0, 200, 0.25)
+    assert torch.equal(merge_tensor(plan, base, ones), 2 * first + 40 * second)
 
 
 def test_sign_of_most_by_hand():

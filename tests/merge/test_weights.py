@@ -89,6 +89,8 @@ def test_boxes_are_parts_of_the_whole(family: Callable[..., Family], recipe: Rec
         (slice(1, 2), slice(3)),
     ):
         assert torch.equal(weights.tensor(UP, box), whole[box])
+    gate = UP.replace("up_proj", "gate_proj")
+    assert torch.equal(weights.tensor(gate, (slice(0, 24),)), weights.tensor(gate)[:24])
     other = recipe_of("linear", {"b": {"weight": 1.0}})
     weights.prepare(other)
     assert not torch.equal(weights.tensor(UP, (slice(0, 24),)), whole[:24]), "the last candidate's"
