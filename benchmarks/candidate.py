@@ -33,7 +33,7 @@ def measure(evaluations: int) -> dict[str, float]:
     evaluator = EvaluatorFactory(config, QUICKSTART, prepared.folders)()
     with tempfile.TemporaryDirectory() as name:
         database = Database(Path(name) / "run.db", create=True)
-        ledger = Ledger(database, SerialExecutor(lambda: evaluator))
+        ledger = Ledger(database, SerialExecutor(lambda: evaluator), SilentView().finished)
         driver = Driver(prepared.space, prepared.goals, ledger, database, SilentView())
         evaluator.evaluate(
             prepared.space.decode(next(iter(prepared.space.seeds().values()))), "search"

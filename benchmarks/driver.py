@@ -86,7 +86,9 @@ def drive(path: Path, evaluations: int, *, create: bool) -> Stopwatch:
     database = Database(path, create=create)
     goals = Goals(("one", "two"), ("maximize", "maximize"), (1.0, 1.0))
     watch = Stopwatch()
-    driver = Driver(space(), goals, Ledger(database, InstantExecutor()), database, watch)
+    driver = Driver(
+        space(), goals, Ledger(database, InstantExecutor(), watch.finished), database, watch
+    )
     driver.search(Plan("search", "nsga2", 32, 0, evaluations))
     database.close()
     return watch

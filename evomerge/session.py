@@ -165,7 +165,7 @@ def _drive(run: RunFolder, prepared: Prepared, view: View) -> None:
         view.say(
             f"{prepared.algorithm} over {variables} variables, {executor.workers} evaluator(s)"
         )
-        ledger = Ledger(run.database, executor)
+        ledger = Ledger(run.database, executor, view.finished)
         driver = Driver(prepared.space, prepared.goals, ledger, run.database, view)
         _phases(run.database, prepared, driver, budget, view)
         run.database.set_meta("finished_at_budget", budget)
@@ -209,7 +209,7 @@ def _phases(
     for name, recipe in recipes.items():
         database.set_recipe(name, recipe.hash, dump_recipe(recipe))
     view.begin("test", len(recipes))
-    driver.ledger.evaluate([Wanted(r) for r in recipes.values()], "test", view.finished)
+    driver.ledger.evaluate([Wanted(r) for r in recipes.values()], "test")
 
 
 def _baselines(prepared: Prepared, driver: Driver, view: View) -> dict[str, Recipe]:

@@ -37,6 +37,7 @@ def choose(driver: Driver, candidates: Sequence[Candidate], count: int, how: str
     """
     chosen = finalists(candidates, driver.goals, count)
     wanted = [Wanted(driver.recipe(c)) for c in chosen]
+    driver.view.begin("selection", len(wanted))
     evaluations = driver.ledger.evaluate(wanted, "selection")
     again = [replace(c, evaluation=e) for c, e in zip(chosen, evaluations, strict=True) if e.scored]
     if not again:

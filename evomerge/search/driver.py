@@ -63,7 +63,7 @@ class Driver:
         self.goals = goals
         self.ledger = ledger
         self._database = database
-        self._view = view
+        self.view = view
 
     def search(self, plan: Plan) -> list[Candidate]:
         """Ask, evaluate, tell until the budget is spent; every candidate asked, in order.
@@ -77,7 +77,7 @@ class Driver:
         standing = Standing(self.goals)
         candidates: list[Candidate] = []
         generation = 0
-        self._view.begin(plan.phase, plan.evaluations)
+        self.view.begin(plan.phase, plan.evaluations)
         while len(candidates) < plan.evaluations and not clock.over(len(candidates)):
             points = searcher.ask()
             affordable = points[: plan.evaluations - len(candidates)]
@@ -85,7 +85,7 @@ class Driver:
             candidates += batch
             evaluations = [c.evaluation for c in batch]
             standing.add(batch)
-            self._view.generation(plan.phase, generation, len(candidates), standing)
+            self.view.generation(plan.phase, generation, len(candidates), standing)
             if len(batch) == len(points):
                 searcher.tell(
                     self.goals.losses(evaluations, single=single),
@@ -124,13 +124,12 @@ class Driver:
             known = self.ledger.recall(phase, number, genome) if generation else None
             if known is not None:
                 found[number] = Candidate(number, genome, *known)
-                self._view.finished(known[1], False)
                 continue
             recipe = self.space.decode(genome)
             row = CandidateRow(phase, number, generation, genome, recipe.hash, cached=False)
             rows.append(row)
             wanted.append(Wanted(recipe, row))
-        evaluations = self.ledger.evaluate(wanted, "search", self._view.finished)
+        evaluations = self.ledger.evaluate(wanted, "search")
         for row, evaluation in zip(rows, evaluations, strict=True):
             found[row.id] = Candidate(row.id, row.genome, row.recipe_hash, evaluation)
         return [found[number] for number in sorted(found)]
