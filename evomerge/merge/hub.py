@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from evomerge.merge.checkpoint import Checkpoint
 from search_spaces.errors import InputError
 
 _FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
@@ -58,6 +59,10 @@ def _snapshot(name: str, revision: str | None, folder: Path) -> Path:
         HTTPError,  # pyright: ignore[reportPrivateImportUsage] its library's name differs by version
     )
 
+    if revision and _COMMIT.fullmatch(revision):
+        cached = _cached(name, revision)
+        if cached:
+            return cached
     where = f"model '{name}'" + (f", revision {revision}" if revision else "")
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES))
@@ -83,6 +88,19 @@ def _snapshot(name: str, revision: str | None, folder: Path) -> Path:
             where,
             "download it first, or go online",
         ) from error
+
+
+def _cached(name: str, commit: str) -> Path | None:
+    """A commit never changes: if its weights are all here, there is nothing to ask the Hub."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(name, revision=commit, local_files_only=True))
+        Checkpoint(name, folder)
+    except (LocalEntryNotFoundError, HFValidationError, InputError):
+        return None
+    return folder
 
 
 def _first_line(error: Exception) -> str:

@@ -24,7 +24,8 @@ from words import ENGLISH_WORDS
 
 WORLD_SEED = 20
 NUMBER_COUNT = 20  # operands are 0 .. NUMBER_COUNT - 1
-ZIPF_EXPONENT = 1.3  # of words and sums in base text: common facts are learnt, rare ones are not
+ZIPF_EXPONENT = 1.3  # of words in base text: common facts are learnt, rare ones are not
+SUM_ZIPF_EXPONENT = 1.1
 NUMBER_WORD_ZIPF_EXPONENT = 2.4  # number words fall off faster, so the base can read only a few
 ITEMS_PER_TASK = 300  # at most; the dictionaries have fewer words
 CHOICES = 4
@@ -90,7 +91,7 @@ def _arithmetic(number_words: Sequence[str], rng: random.Random) -> World:
     numbers = range(NUMBER_COUNT)
     common_word = _zipf(number_words, NUMBER_WORD_ZIPF_EXPONENT, rng)
     unordered = [f"{a}+{b}" for a in numbers for b in numbers if a <= b]
-    common_sum = _zipf(unordered, ZIPF_EXPONENT, rng)
+    common_sum = _zipf(unordered, SUM_ZIPF_EXPONENT, rng)
     sources: dict[str, list[Item]] = {
         "sums": [],
         "lunari_numbers": [],

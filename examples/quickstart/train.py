@@ -21,7 +21,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from language import TASKS, World, build_world, task_items, vocabulary, write_tasks
 from modeling import Recipe, build_model, build_tokenizer, exact_match, train
 
-BASE = Recipe(steps=500, learning_rate=2e-3, seed=0)
+BASE = Recipe(steps=700, learning_rate=2e-3, seed=0)
 EXPERTS: dict[str, Recipe] = {
     name: Recipe(steps=150, learning_rate=4e-4, own=own, base_share=0.5, seed=seed)
     for seed, (name, own) in enumerate(

@@ -1,4 +1,4 @@
-"""kill -9 of the driver at any moment, then resume: the same candidates, the same archive, nothing paid twice."""
+"""kill -9 of the driver at any moment, then resume: same candidates, same archive, nothing paid twice."""
 
 import os
 import signal

@@ -85,7 +85,7 @@ def test_baselines_are_all_there_and_only_the_finalists_saw_selection_items(fini
         "base", "uniform", "greedy_soup", "random_search", "winner",
     }  # fmt: skip
     assert len(experts) >= 3
-    assert list(summary["baselines"])[0] == "base"
+    assert next(iter(summary["baselines"])) == "base"
     assert list(summary["baselines"])[-1] == "winner"
     again = [c for c in summary["candidates"] if c["selection"]]
     assert 1 <= len({c["recipe_hash"] for c in again}) <= 6
@@ -103,7 +103,7 @@ def test_splits_are_disjoint(finished):
 
 
 def test_export_loads_with_plain_transformers_and_merge_gives_the_same_bytes(finished, evomerge):
-    folder, summary, _ = finished
+    folder, _, _ = finished
     done = evomerge("export", "run", "export", cwd=folder)
     assert done.returncode == 0, done.stderr
     export = folder / "export"

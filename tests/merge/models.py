@@ -2,20 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from transformers import (
-    AutoModelForCausalLM,
-    GemmaConfig,
-    GPTNeoXConfig,
-    LlamaConfig,
-    PreTrainedConfig,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
 VOCABULARY = 48
 _SMALL: dict[str, Any] = {
@@ -28,7 +20,9 @@ _SMALL: dict[str, Any] = {
 }
 
 
-def _config(kind: str, **changes: Any) -> PreTrainedConfig:
+def _config(kind: str, **changes: Any) -> "PreTrainedConfig":
+    from transformers import GemmaConfig, GPTNeoXConfig, LlamaConfig, Qwen2Config
+
     grouped = _SMALL | {"num_key_value_heads": 2} | changes
     match kind:
         case "llama":
@@ -68,6 +62,8 @@ def save_family(
     **changes: Any,
 ) -> Family:
     """Write `base`, `a`, `b`, ... below `root` with tokenizers."""
+    from transformers import AutoModelForCausalLM
+
     torch.manual_seed(0)
     config = _config(kind, **changes)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -84,7 +80,11 @@ def save_family(
     return Family(folders)
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def _tokenizer() -> "PreTrainedTokenizerFast":
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
     words = {f"w{i}": i for i in range(VOCABULARY - 1)} | {"<unk>": VOCABULARY - 1}
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(WordLevel(words, unk_token="<unk>")), unk_token="<unk>"

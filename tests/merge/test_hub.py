@@ -44,6 +44,8 @@ def test_cached_model_needs_no_network(
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(COMMIT)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    assert resolve_model("org/name", tmp_path, COMMIT) == snapshot, "online: a commit never changes"
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     for reference, revision in (
         ("org/name", None),
         (f"org/name@{COMMIT}", None),
