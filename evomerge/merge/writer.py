@@ -106,6 +106,7 @@ def _write_weights(
         tensors = {name: weights.tensor(name) for name in names}
         save_file(tensors, folder / file, metadata={"format": "pt"})
         del tensors
+        (folder / file).chmod(0o644)  # safetensors makes files only their owner can read
         weight_map |= dict.fromkeys(names, file)
     if len(parts) > 1:
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
@@ -137,8 +138,8 @@ def _whole_or_absent(out: Path, weight_bytes: int) -> Iterator[Path]:
     free = shutil.disk_usage(out.parent).free
     if free < weight_bytes + _SLACK_BYTES:
         raise _disk_full(f"{weight_bytes / 1e9:.2f} GB of weights, {free / 1e9:.2f} GB free", where)
+    _remove_leftovers(out)
     temporary = out.parent / f".{out.name}.{os.getpid()}.partial"
-    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         yield temporary
@@ -150,6 +151,14 @@ def _whole_or_absent(out: Path, weight_bytes: int) -> Iterator[Path]:
         if _is_disk_full(error):
             raise _disk_full("the disk filled up while writing", where) from error
         raise
+
+
+def _remove_leftovers(out: Path) -> None:
+    """Remove what earlier writers of `out` left behind when they were killed."""
+    for leftover in out.parent.glob(f".{out.name}.*.partial"):
+        writer = leftover.name.split(".")[-2]
+        if writer == str(os.getpid()) or not Path("/proc", writer).exists():
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _is_disk_full(error: BaseException) -> bool:

@@ -213,6 +213,8 @@ def test_killed_midway_out_is_absent_and_can_be_written_again(
     died = subprocess.run(command, check=False, cwd=Path(__file__).parents[2])
     assert died.returncode == -signal.SIGKILL
     assert not out.exists()
-    assert any(tmp_path.iterdir()), "it was in the middle of writing"
+    assert any(tmp_path.glob(".out.*.partial")), "it was in the middle of writing"
     write_model(ties(), open_sources(made.folders), out)
+    assert not any(tmp_path.glob(".out.*.partial")), "what was left behind is gone"
+    assert (out / "model.safetensors").stat().st_mode & 0o044, "others may read it"
     assert set(read_all(out)) == set(open_sources(made.folders).names_of("base"))
