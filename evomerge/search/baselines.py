@@ -4,8 +4,10 @@ The random search of the same budget is a phase of the driver; `choose` in `choi
 the search alike.
 """
 
+import math
 from collections.abc import Sequence
 
+from evomerge.evaluation import Evaluation
 from evomerge.runs.ledger import Ledger, Wanted
 from evomerge.search.goals import Goals
 from search_spaces.recipe import Input, Recipe, Setting, Slice, parameters
@@ -38,12 +40,17 @@ def greedy_soup(sources: Sequence[str], dtype: str | None, goals: Goals, ledger:
     Score is the weighted mean of the objectives, higher is better.
     """
     alone = [average([name], dtype) for name in sources]
-    scores = [goals.scalar(e) for e in ledger.evaluate([Wanted(r) for r in alone], "selection")]
+    scores = [_score(goals, e) for e in ledger.evaluate([Wanted(r) for r in alone], "selection")]
     order = sorted(range(len(sources)), key=lambda i: -scores[i])
     soup, best = [sources[order[0]]], scores[order[0]]
     for i in order[1:]:
         trial = average([*soup, sources[i]], dtype)
-        score = goals.scalar(ledger.evaluate([Wanted(trial)], "selection")[0])
+        score = _score(goals, ledger.evaluate([Wanted(trial)], "selection")[0])
         if score >= best:
             soup, best = [*soup, sources[i]], score
     return average(soup, dtype)
+
+
+def _score(goals: Goals, evaluation: Evaluation) -> float:
+    """The weighted mean of the gains; what failed is worse than anything."""
+    return goals.scalar(evaluation) if evaluation.scored else -math.inf
