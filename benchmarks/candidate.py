@@ -14,10 +14,10 @@ from pathlib import Path
 import yaml
 
 from evomerge.cluster.executor import SerialExecutor
-from evomerge.config import parse_run_file
 from evomerge.evaluator import EvaluatorFactory
 from evomerge.preflight import prepare
 from evomerge.report.progress import SilentView
+from evomerge.run_file import parse_run_file
 from evomerge.runs.database import Database
 from evomerge.runs.ledger import Ledger
 from evomerge.search.driver import Driver, Plan

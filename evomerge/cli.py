@@ -66,8 +66,8 @@ def resume(
 def check(run_file: RunFileArgument, json_output: JsonOption = False) -> None:
     """Check everything a run file names, without evaluating anything."""
     with exit_codes():
-        from evomerge.config import load_run_file
         from evomerge.preflight import check_population, prepare
+        from evomerge.run_file import load_run_file
 
         prepared = prepare(load_run_file(run_file), run_file.resolve().parent)
         check_population(prepared)

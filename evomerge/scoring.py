@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from evomerge.config import load_run_file
 from evomerge.evaluator import EvaluatorFactory
+from evomerge.run_file import load_run_file
 from evomerge.search.baselines import average
 from evomerge.search.goals import plain
 from search_spaces.errors import InputError

@@ -6,10 +6,11 @@ from contextlib import closing
 from pathlib import Path
 
 from evomerge.cluster.executor import Executor, RayExecutor, SerialExecutor
-from evomerge.config import RunFile, load_run_file
+from evomerge.config import RunFile
 from evomerge.evaluator import EvaluatorFactory
 from evomerge.preflight import Prepared, check_population, prepare
 from evomerge.report.progress import View
+from evomerge.run_file import load_run_file
 from evomerge.runs.database import Database, RecordingError
 from evomerge.runs.folder import RunFolder, check_sources_unchanged, freeze
 from evomerge.runs.ledger import Ledger, Wanted

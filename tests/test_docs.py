@@ -6,7 +6,7 @@ import re
 import pytest
 import yaml
 
-from evomerge.config import parse_run_file
+from evomerge.run_file import parse_run_file
 from tests.conftest import ROOT
 
 

@@ -24,8 +24,8 @@ from words import ENGLISH_WORDS
 
 WORLD_SEED = 20
 NUMBER_COUNT = 20  # operands are 0 .. NUMBER_COUNT - 1
-ZIPF_EXPONENT = 1.3  # of words in base text: common facts are learnt, rare ones are not
-SUM_ZIPF_EXPONENT = 1.1
+ZIPF_EXPONENT = 1.5  # of words in base text: common facts are learnt, rare ones are not
+SUM_ZIPF_EXPONENT = 1.3
 NUMBER_WORD_ZIPF_EXPONENT = 2.4  # number words fall off faster, so the base can read only a few
 ITEMS_PER_TASK = 300  # at most; the dictionaries have fewer words
 CHOICES = 4

@@ -15,11 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
-
 from language import TASKS, World, build_world, task_items, vocabulary, write_tasks
 from modeling import Recipe, build_model, build_tokenizer, exact_match, train
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 BASE = Recipe(steps=700, learning_rate=2e-3, seed=0)
 EXPERTS: dict[str, Recipe] = {

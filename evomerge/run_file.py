@@ -1,0 +1,85 @@
+"""Reading a run file: YAML to `RunFile`, and errors that name the key and suggest the nearest one."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from evomerge.config import RunFile
+from search_spaces.errors import InputError, nearest
+
+
+def load_run_file(path: Path) -> RunFile:
+    """Read and validate a run file.
+
+    Raises:
+        InputError: no such file, not YAML, an unknown key or a value out of range.
+    """
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"run file '{path}'",
+            f"it cannot be read ({error})",
+            str(path),
+            "give a YAML file's path",
+        ) from None
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise InputError("the text", f"it is not YAML ({problem})", where, "correct it") from None
+    if not isinstance(content, dict):
+        raise InputError(
+            "the text", "a run file is a mapping of sections", str(path), "see README.md"
+        )
+    return parse_run_file(content, str(path))
+
+
+def parse_run_file(content: dict[str, Any], where: str) -> RunFile:
+    """Validate the content of a run file.
+
+    Raises:
+        InputError: for the first thing that is wrong, naming its key.
+    """
+    try:
+        return RunFile.model_validate(content)
+    except ValidationError as error:
+        raise _first_error(error, where) from None
+
+
+def _first_error(error: ValidationError, where: str) -> InputError:
+    details = error.errors()
+    first = next((d for d in details if d["type"] == "extra_forbidden"), details[0])
+    key = ".".join(str(part) for part in first["loc"]) or "run file"
+    if first["type"] == "extra_forbidden":
+        remedy = nearest(str(first["loc"][-1]), _keys_beside(first["loc"]))
+        return InputError(f"key '{key}'", "it is unknown", where, remedy)
+    if first["type"] == "missing":
+        return InputError(f"no '{key}'", "it is required", where, "add it")
+    message = first["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(first["input"], (dict, list)) else f" = {first['input']!r}"
+    return InputError(f"{key}{given}", message, where, "correct the value")
+
+
+def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
+    """The keys that the section holding `location` knows."""
+    section: Any = RunFile
+    for part in location[:-1]:
+        fields = section.model_fields if isinstance(section, type) else {}
+        section = _section_of(fields[str(part)].annotation) if part in fields else section
+    return [field.alias or name for name, field in section.model_fields.items() if name != "frozen"]
+
+
+def _section_of(annotation: Any) -> Any:
+    """The section class inside an annotation such as `dict[str, Task]` or `Source | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for part in getattr(annotation, "__args__", ()):
+        found = _section_of(part)
+        if found is not None:
+            return found
+    return None
