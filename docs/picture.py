@@ -29,9 +29,7 @@ def draw(summary: dict[str, Any], path: str) -> None:
     )
     figure, axes = plt.subplots(figsize=(7.2, 4.8), layout="constrained")
     axes.scatter(*_points(scored, first, second), s=10, color=NEUTRAL, label="candidates")
-    axes.plot(
-        *_points(front, first, second), "o-", ms=4, color=FRONT, label="front (search items)"
-    )
+    axes.plot(*_points(front, first, second), "o-", ms=4, color=FRONT, label="front (search items)")
     for name, found in summary["baselines"].items():
         color = WINNER if name == "winner" else OTHER
         x, y = found[first], found[second]
@@ -48,7 +46,9 @@ def draw(summary: dict[str, Any], path: str) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
-def _points(found: list[dict[str, Any]], first: str, second: str) -> tuple[list[float], list[float]]:
+def _points(
+    found: list[dict[str, Any]], first: str, second: str
+) -> tuple[list[float], list[float]]:
     return [f[first]["value"] for f in found], [f[second]["value"] for f in found]
 
 

@@ -343,7 +343,7 @@ class Cluster(Section):
 class Export(Section):
     """How the winner is chosen and written."""
 
-    pick: str = Field(default="knee", description="`knee`, `best:OBJECTIVE` or a candidate's id")
+    pick: str = Field(default="knee", description="`knee` or `best:OBJECTIVE`")
     dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
         default=None,
         description="storage type of every candidate and of the export; default: the base's",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from evomerge.config import RunFile
 from evomerge.judging import Judge, build_judge
 from evomerge.search.algorithms import ALGORITHMS, build_searcher, default_algorithm
+from evomerge.search.choice import check_pick
 from evomerge.search.goals import Goals
 from fitness.errors import FitnessError
 from search_spaces.errors import InputError, nearest
@@ -134,8 +135,7 @@ def check_search(config: RunFile) -> str:
     """The search algorithm's name, having checked what does not need the sources.
 
     Raises:
-        InputError: unknown algorithm; `export.pick` of an unknown objective; weights that would be
-            ignored.
+        InputError: unknown algorithm, or `export.pick` of an unknown objective.
     """
     objectives = config.fitness.all_objectives
     algorithm = config.search.algorithm or default_algorithm(len(objectives))
@@ -146,19 +146,7 @@ def check_search(config: RunFile) -> str:
             "search.algorithm",
             nearest(algorithm, ALGORITHMS),
         )
-    kind, _, name = config.export.pick.partition(":")
-    labels = [o.label for o in objectives]
-    if (
-        not config.export.pick.isdigit()
-        and kind != "knee"
-        and not (kind == "best" and name in labels)
-    ):
-        raise InputError(
-            f"'{config.export.pick}'",
-            "it is neither `knee`, `best:OBJECTIVE` nor an id",
-            "export.pick",
-            nearest(config.export.pick, ["knee", *(f"best:{label}" for label in labels)]),
-        )
+    check_pick(config.export.pick, [o.label for o in objectives], "export.pick")
     return algorithm
 
 

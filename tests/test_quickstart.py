@@ -87,7 +87,9 @@ def test_the_demo_s_search_beats_uniform_and_every_source(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
-    means = {name: mean_of(list(found.values()))["value"] for name, found in summary["baselines"].items()}
+    means = {
+        name: mean_of(list(found.values()))["value"] for name, found in summary["baselines"].items()
+    }
     assert means["winner"] >= means["uniform"] + 0.05
     for name in MODELS:
         assert means["winner"] >= means[name] + 0.10

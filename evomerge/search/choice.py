@@ -51,37 +51,30 @@ def pick(candidates: Sequence[Candidate], goals: Goals, how: str) -> Candidate:
     Args:
         candidates: at least one.
         goals: what is optimised.
-        how: `knee` of the front (for one objective: the best), `best:OBJECTIVE`, or a candidate's id.
-            If no candidate keeps the constraints, the front is that of all of them.
+        how: `knee` of the front (for one objective: the best), or `best:OBJECTIVE`. If no candidate
+            keeps the constraints, the front is that of all of them.
 
     Raises:
-        InputError: no such objective or candidate.
+        InputError: no such objective.
     """
-    if how.lstrip("-").isdigit():
-        for candidate in candidates:
-            if candidate.id == int(how):
-                return candidate
-        known = ", ".join(str(c.id) for c in candidates)
-        raise InputError(
-            f"id {how}", "no candidate with it was scored again", "pick", f"use one of: {known}"
-        )
+    check_pick(how, goals.names, "pick")
     by_hash = {c.recipe_hash: c for c in candidates}
     archive = archive_of(candidates, goals)
     if not archive.front():
         archive = archive_of(candidates, replace(goals, constraints=()))
     if how == "knee":
         return by_hash[archive.knee().key]
-    kind, _, name = how.partition(":")
-    if kind == "best" and name in goals.names:
-        return by_hash[archive.best(name_index(goals, name)).key]
-    raise InputError(
-        f"'{how}'",
-        "it is neither `knee`, `best:OBJECTIVE` nor an id",
-        "pick",
-        nearest(how, ["knee", *(f"best:{name}" for name in goals.names)]),
-    )
+    return by_hash[archive.best(goals.names.index(how.removeprefix("best:"))).key]
 
 
-def name_index(goals: Goals, name: str) -> int:
-    """Which objective is called `name`."""
-    return goals.names.index(name)
+def check_pick(how: str, objectives: Sequence[str], where: str) -> None:
+    """Refuse a way of picking that names nothing.
+
+    Raises:
+        InputError: neither `knee` nor `best:OBJECTIVE`.
+    """
+    known = ["knee", *(f"best:{name}" for name in objectives)]
+    if how not in known:
+        raise InputError(
+            f"'{how}'", "it is neither `knee` nor `best:OBJECTIVE`", where, nearest(how, known)
+        )
