@@ -1,0 +1,282 @@
+"""`run.db`: the durable record of a run (SQLite, write-ahead log, full sync; `schema.sql` is its text)."""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from evomerge.evaluation import Evaluation, Outcome
+from fitness.estimate import Estimate
+from search_spaces.errors import InputError
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateRow:
+    """What a searcher asked for: a row of `candidates`."""
+
+    phase: str
+    id: int
+    generation: int
+    genome: tuple[Any, ...]
+    recipe_hash: str
+    cached: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRow:
+    """An item's place in a split: a row of `items`."""
+
+    split: str
+    position: int
+    task: str
+    item: int
+    digest: str
+
+
+class RecordingError(Exception):
+    """The database could not be written (disk full, say). What was recorded before is safe."""
+
+    def __init__(self, path: Path, error: sqlite3.Error) -> None:
+        super().__init__(
+            f"{path}: a record could not be written ({error}): everything recorded before it is safe;"
+            f" free some space, then run 'evomerge resume {path.parent}'"
+        )
+
+
+class Database:
+    """A run's record. Writers hold the run's lock; readers need nothing.
+
+    Args:
+        path: of `run.db`.
+        create: make a new, empty one.
+
+    Raises:
+        InputError: no database there, or one of another schema version.
+    """
+
+    def __init__(self, path: Path, *, create: bool = False) -> None:
+        self.path = path
+        if not create and not path.is_file():
+            raise InputError(
+                f"'{path.parent}'", "it holds no run (no run.db)", str(path), "name a run's folder"
+            )
+        self._connection = sqlite3.connect(path, isolation_level=None, timeout=30)
+        if create:
+            self._connection.execute("PRAGMA journal_mode = WAL")  # stays with the file
+            schema = files("evomerge.runs").joinpath("schema.sql").read_text()
+            self._connection.executescript(schema)
+            self.set_meta("schema_version", SCHEMA_VERSION)
+        else:
+            self._check_version()
+        self._connection.execute("PRAGMA synchronous = FULL")
+
+    def close(self) -> None:
+        """Close the connection; the write-ahead log is folded in."""
+        self._connection.close()
+
+    def _check_version(self) -> None:
+        try:
+            version = self.meta("schema_version")
+        except sqlite3.DatabaseError as error:
+            raise InputError(
+                f"run.db ({error})",
+                "it is not a run's database",
+                str(self.path),
+                "restore it from a copy, or start a new run",
+            ) from None
+        if version != SCHEMA_VERSION:
+            raise InputError(
+                f"schema version {version}",
+                f"this evomerge reads version {SCHEMA_VERSION}",
+                str(self.path),
+                "use the evomerge that wrote it (see run.yaml, frozen.packages)",
+            )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            yield self._connection
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.OperationalError):
+                raise RecordingError(self.path, error) from None
+            raise
+
+    def meta(self, key: str, default: Any = None) -> Any:
+        """The fact `key`, or `default`."""
+        row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return default if row is None else json.loads(row[0])
+
+    def set_meta(self, key: str, value: Any) -> None:
+        """State the fact `key`."""
+        with self._transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, _json(value)))
+
+    def event(self, kind: str, **detail: Any) -> None:
+        """Add a line to the run's log."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT INTO events (at, kind, detail) VALUES (?, ?, ?)",
+                (_now(), kind, _json(detail)),
+            )
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        """The details of every event of a kind, oldest first."""
+        rows = self._connection.execute(
+            "SELECT detail FROM events WHERE kind = ? ORDER BY id", (kind,)
+        )
+        return [json.loads(row[0]) for row in rows]
+
+    def set_items(self, items: Sequence[ItemRow]) -> None:
+        """State which items the splits hold (once, when the run begins)."""
+        with self._transaction() as connection:
+            connection.executemany(
+                "INSERT INTO items VALUES (?, ?, ?, ?, ?)",
+                [(i.split, i.position, i.task, i.item, i.digest) for i in items],
+            )
+
+    def items(self) -> list[ItemRow]:
+        """Every split's items, in order."""
+        rows = self._connection.execute("SELECT * FROM items ORDER BY split, position")
+        return [ItemRow(*row) for row in rows]
+
+    def set_recipe(self, name: str, recipe_hash: str, yaml_text: str) -> None:
+        """Keep the recipe of a source or a baseline."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO recipes VALUES (?, ?, ?)", (name, recipe_hash, yaml_text)
+            )
+
+    def recipes(self) -> dict[str, tuple[str, str]]:
+        """Name -> (hash, YAML) of every recipe that no genome gives."""
+        rows = self._connection.execute("SELECT name, hash, yaml FROM recipes")
+        return {name: (digest, text) for name, digest, text in rows}
+
+    def record(
+        self,
+        recipe_hash: str,
+        split: str,
+        evaluation: Evaluation | None,
+        candidates: Sequence[CandidateRow] = (),
+    ) -> None:
+        """Record a finished evaluation and the candidates that waited for it, whole or not at all.
+
+        Args:
+            recipe_hash, split: what was evaluated.
+            evaluation: what came out; None if it had been recorded before.
+            candidates: rows of `candidates` that this evaluation answers.
+
+        Raises:
+            RecordingError: the disk is full or read-only.
+        """
+        with self._transaction() as connection:
+            if evaluation is not None:
+                _insert_evaluation(connection, recipe_hash, split, evaluation)
+            connection.executemany(
+                "INSERT INTO candidates VALUES (?, ?, ?, ?, ?, ?)",
+                [
+                    (c.phase, c.id, c.generation, _json(c.genome), c.recipe_hash, int(c.cached))
+                    for c in candidates
+                ],
+            )
+
+    def candidates(self, phase: str) -> dict[int, CandidateRow]:
+        """The recorded candidates of a phase by id."""
+        rows = self._connection.execute(
+            "SELECT phase, id, generation, genome, recipe_hash, cached FROM candidates"
+            " WHERE phase = ? ORDER BY id",
+            (phase,),
+        )
+        return {
+            r[1]: CandidateRow(r[0], r[1], r[2], tuple(json.loads(r[3])), r[4], bool(r[5]))
+            for r in rows
+        }
+
+    def evaluations(self, split: str) -> dict[str, Evaluation]:
+        """Recipe hash -> evaluation on a split, in order of completion, without responses."""
+        rows = self._connection.execute(
+            "SELECT recipe_hash, outcome, reason, objectives, merge_seconds, score_seconds, worker"
+            " FROM evaluations WHERE split = ? ORDER BY id",
+            (split,),
+        )
+        return {row[0]: _evaluation(row[1:]) for row in rows}
+
+    def scores(self, recipe_hash: str, split: str) -> list[float]:
+        """The item scores of an evaluation, in the split's order; empty if it was not scored."""
+        row = self._connection.execute(
+            "SELECT r.scores FROM responses r JOIN evaluations e ON e.id = r.evaluation"
+            " WHERE e.recipe_hash = ? AND e.split = ?",
+            (recipe_hash, split),
+        ).fetchone()
+        return json.loads(row[0]) if row else []
+
+
+def _insert_evaluation(
+    connection: sqlite3.Connection, recipe_hash: str, split: str, evaluation: Evaluation
+) -> None:
+    objectives = {name: [e.value, e.se] for name, e in evaluation.objectives.items()}
+    cursor = connection.execute(
+        "INSERT INTO evaluations (recipe_hash, split, outcome, reason, objectives, merge_seconds,"
+        " score_seconds, worker, finished) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            recipe_hash,
+            split,
+            evaluation.outcome.value,
+            evaluation.reason,
+            _json(objectives),
+            evaluation.merge_seconds,
+            evaluation.score_seconds,
+            evaluation.worker,
+            _now(),
+        ),
+    )
+    if evaluation.responses:
+        responses = evaluation.responses
+        connection.execute(
+            "INSERT INTO responses VALUES (?, ?, ?, ?, ?)",
+            (
+                cursor.lastrowid,
+                _json([_short(r.score) for r in responses]),
+                _array([r.tokens for r in responses]),
+                _array([int(r.truncated) for r in responses]),
+                _array([int(r.parse_failure) for r in responses]),
+            ),
+        )
+
+
+def _evaluation(row: Sequence[Any]) -> Evaluation:
+    objectives: Mapping[str, list[float]] = json.loads(row[2])
+    return Evaluation(
+        outcome=Outcome(row[0]),
+        reason=row[1],
+        objectives={name: Estimate(value, se) for name, (value, se) in objectives.items()},
+        merge_seconds=row[3],
+        score_seconds=row[4],
+        worker=row[5],
+    )
+
+
+def _short(score: float) -> float | int:
+    return int(score) if score in (0.0, 1.0) else score
+
+
+def _array(values: Sequence[int]) -> str | None:
+    return _json(values) if any(values) else None
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

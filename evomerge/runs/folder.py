@@ -1,0 +1,224 @@
+"""The run folder: created once, opened by one driver at a time and by any number of readers."""
+
+import fcntl
+import hashlib
+import os
+import tempfile
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Self
+
+import yaml
+
+from evomerge.config import Frozen, RunFile, SourceFiles
+from evomerge.run_file import load_run_file
+from evomerge.runs.database import SCHEMA_VERSION, Database, RecordingError
+from search_spaces.errors import InputError
+
+PACKAGES = (
+    "evomerge", "torch", "transformers", "safetensors", "lm-eval", "pymoo", "cma", "numpy", "ray",
+)  # fmt: skip
+"""Packages whose versions a run records: the ones that could change what it finds."""
+
+
+class RunFolder:
+    """A run on disk. Use `create` or `open`; `lock` before driving it."""
+
+    def __init__(self, path: Path, config: RunFile, database: Database) -> None:
+        self.path = path
+        self.config = config
+        self.database = database
+        self._lock: int | None = None
+
+    @classmethod
+    def create(cls, path: Path, config: RunFile) -> Self:
+        """Begin a run in a new folder.
+
+        Args:
+            path: the folder; it must not exist, or be empty.
+            config: the run file, frozen (`freeze`).
+
+        Raises:
+            InputError: the folder holds something already, or cannot be written.
+        """
+        cls.require_new(path)
+        text = yaml.safe_dump(
+            config.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True
+        )
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # made beside its place and renamed, so that a run folder is never half there
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as name:
+                made = Path(name) / "run"
+                made.mkdir()
+                (made / "run.yaml").write_text(text)
+                Database(made / "run.db", create=True).close()
+                os.replace(made, path)
+        except (OSError, RecordingError) as error:
+            raise InputError(
+                f"'{path}'",
+                f"it cannot be written ({error})",
+                "--dir",
+                "choose a folder on a disk with space and write permission",
+            ) from None
+        return cls(path, config, Database(path / "run.db"))
+
+    @staticmethod
+    def require_new(path: Path) -> None:
+        """Refuse a folder that holds anything."""
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            return
+        if (path / "run.db").exists():
+            what, remedy = (
+                "a run",
+                f"continue it with 'evomerge resume {path}', or choose another folder",
+            )
+        else:
+            what, remedy = "something else", "choose another folder"
+        raise InputError(
+            f"'{path}'", f"a new run needs a new folder, this one holds {what}", "--dir", remedy
+        )
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open an existing run.
+
+        Raises:
+            InputError: no run there, or one that another version wrote.
+        """
+        database = Database(path / "run.db")
+        config = load_run_file(path / "run.yaml")
+        if config.frozen is None or config.frozen.version != SCHEMA_VERSION:
+            found = config.frozen.version if config.frozen else "none"
+            raise InputError(
+                f"run.yaml of version {found}",
+                f"this evomerge reads version {SCHEMA_VERSION}",
+                str(path / "run.yaml"),
+                "use the evomerge that wrote it",
+            )
+        return cls(path, config, database)
+
+    def lock(self) -> None:
+        """Become the run's only driver, until `close` or the process ends.
+
+        Raises:
+            InputError: another driver is at work.
+        """
+        descriptor = os.open(self.path / "driver.lock", os.O_CREAT | os.O_RDWR)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            raise InputError(
+                f"'{self.path}'",
+                "another evomerge is driving this run",
+                str(self.path),
+                "wait for it, stop it, or look on with 'evomerge show'",
+            ) from None
+        self._lock = descriptor
+
+    def driven(self) -> bool:
+        """Whether some process drives the run now."""
+        if self._lock is not None:
+            return True
+        try:
+            descriptor = os.open(self.path / "driver.lock", os.O_RDWR)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def close(self) -> None:
+        """Close the database and give the lock back."""
+        self.database.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def freeze(config: RunFile, folders: dict[str, Path], origin: Path) -> RunFile:
+    """The run file with everything resolved: source folders and hashes, versions, absolute paths.
+
+    Args:
+        config: as the user wrote it.
+        folders: source name -> local folder.
+        origin: the run file; its relative paths are relative to its folder.
+    """
+    sources = {
+        name: SourceFiles(
+            folder=str(folder),
+            revision=config.models.sources[name].revision,
+            files=file_hashes(folder),
+            fingerprint=fingerprint(folder),
+        )
+        for name, folder in folders.items()
+    }
+    frozen = Frozen(
+        version=SCHEMA_VERSION,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        origin=str(origin.resolve()),
+        sources=sources,
+        packages=package_versions(),
+    )
+    return config.model_copy(update={"frozen": frozen})
+
+
+def check_sources_unchanged(config: RunFile) -> None:
+    """Refuse to continue a run whose sources are not what they were.
+
+    A file is hashed again only if its size or time changed.
+
+    Raises:
+        InputError: a file is missing or differs.
+    """
+    assert config.frozen is not None
+    for name, source in config.frozen.sources.items():
+        folder = Path(source.folder)
+        if folder.is_dir() and fingerprint(folder) == source.fingerprint:
+            continue
+        now = file_hashes(folder) if folder.is_dir() else {}
+        if now != source.files:
+            changed = sorted(f for f in {*now, *source.files} if now.get(f) != source.files.get(f))
+            raise InputError(
+                f"source '{name}' ({', '.join(changed)})",
+                "its files differ from those the run began with",
+                source.folder,
+                "restore them, or start a new run",
+            )
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 by file name of what a source's result depends on: weights, config, tokenizer."""
+    hashes: dict[str, str] = {}
+    for path in _source_files(folder):
+        with path.open("rb") as stream:
+            hashes[path.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return hashes
+
+
+def fingerprint(folder: Path) -> str:
+    """A cheap hash of names, sizes and times: equal means unchanged."""
+    facts = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in _source_files(folder)]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+def _source_files(folder: Path) -> list[Path]:
+    kinds = {".safetensors", ".json", ".model", ".jinja"}
+    return sorted(p for p in folder.iterdir() if p.suffix in kinds and p.is_file())
+
+
+def package_versions() -> dict[str, str]:
+    """Installed version of each of `PACKAGES`."""
+    found: dict[str, str] = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found

@@ -1,0 +1,120 @@
+"""The ledger: every evaluation of a run is paid for once and recorded as it finishes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from evomerge.cluster.executor import Executor, Job
+from evomerge.evaluation import Evaluation
+from evomerge.runs.database import CandidateRow, Database
+from search_spaces.errors import InputError
+from search_spaces.recipe import Recipe
+from search_spaces.variables import Genome
+
+Finished = Callable[[Evaluation, bool], None]
+"""Called with each evaluation and whether it was paid for just now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A recipe to judge, and the candidate that wants it (None for a baseline)."""
+
+    recipe: Recipe
+    candidate: CandidateRow | None = None
+
+
+class Ledger:
+    """Looks in run.db first, asks the executor for the rest.
+
+    This is what makes resuming a replay: the driver runs from the start again, and whatever was
+    recorded answers at once.
+
+    Args:
+        database: the run's record.
+        executor: builds evaluators and runs jobs on them.
+        finished: told of each evaluation as it becomes known.
+    """
+
+    def __init__(self, database: Database, executor: Executor, finished: Finished) -> None:
+        self._database = database
+        self._executor = executor
+        self._finished = finished
+        self._known: dict[str, dict[str, Evaluation]] = {}
+        self._recorded: dict[str, dict[int, CandidateRow]] = {}
+
+    def evaluate(self, wanted: Sequence[Wanted], split: str) -> list[Evaluation]:
+        """Evaluations of `wanted` on `split`, in its order.
+
+        Args:
+            wanted: recipes; equal ones are evaluated once.
+            split: `search`, `selection` or `test`.
+
+        Raises:
+            InputError: a recorded candidate is not the one now asked for.
+            RecordingError: the record could not be written.
+        """
+        known = self._evaluations(split)
+        waiting: dict[str, list[Wanted]] = {}
+        for want in wanted:
+            if want.recipe.hash in known:
+                self._note(want, cached=True)
+                self._finished(known[want.recipe.hash], False)
+            else:
+                waiting.setdefault(want.recipe.hash, []).append(want)
+        firsts = [group[0].recipe for group in waiting.values()]
+        for recipe, evaluation in self._run(firsts, split):
+            group = waiting[recipe.hash]
+            rows = self._new_rows(group)
+            self._database.record(recipe.hash, split, evaluation, rows)
+            known[recipe.hash] = replace(evaluation, responses=())  # they are in run.db now
+            for position in range(len(group)):
+                self._finished(evaluation, position == 0)
+        return [known[want.recipe.hash] for want in wanted]
+
+    def recall(self, phase: str, number: int, genome: Genome) -> tuple[str, Evaluation] | None:
+        """Recipe hash and search evaluation of candidate `number`, if it was recorded as `genome`."""
+        row = self._recorded_rows(phase).get(number)
+        if row is None or row.genome != genome:
+            return None
+        evaluation = self._evaluations("search")[row.recipe_hash]
+        self._finished(evaluation, False)
+        return row.recipe_hash, evaluation
+
+    def _run(self, recipes: Sequence[Recipe], split: str) -> Iterator[tuple[Recipe, Evaluation]]:
+        jobs = [Job(number, recipe, split) for number, recipe in enumerate(recipes)]
+        for job, evaluation in self._executor.run(jobs):
+            yield job.recipe, evaluation
+
+    def _evaluations(self, split: str) -> dict[str, Evaluation]:
+        if split not in self._known:
+            self._known[split] = self._database.evaluations(split)
+        return self._known[split]
+
+    def _recorded_rows(self, phase: str) -> dict[int, CandidateRow]:
+        if phase not in self._recorded:
+            self._recorded[phase] = self._database.candidates(phase)
+        return self._recorded[phase]
+
+    def _note(self, want: Wanted, *, cached: bool) -> None:
+        """Record a candidate whose evaluation exists, unless it was recorded before."""
+        row = want.candidate
+        if row is None or self._already_recorded(row):
+            return
+        self._database.record(row.recipe_hash, "", None, [replace(row, cached=cached)])
+
+    def _new_rows(self, group: Sequence[Wanted]) -> list[CandidateRow]:
+        rows = [want.candidate for want in group if want.candidate is not None]
+        fresh = [row for row in rows if not self._already_recorded(row)]
+        return [replace(row, cached=position > 0) for position, row in enumerate(fresh)]
+
+    def _already_recorded(self, row: CandidateRow) -> bool:
+        recorded = self._recorded_rows(row.phase).get(row.id)
+        if recorded is None:
+            return False
+        if recorded.genome != row.genome or recorded.recipe_hash != row.recipe_hash:
+            raise InputError(
+                f"{row.phase} candidate {row.id}",
+                "the searcher now asks for another candidate than the one recorded",
+                str(self._database.path),
+                "resume with the package versions in run.yaml (frozen.packages)",
+            )
+        return True
