@@ -16,11 +16,11 @@ import yaml
 from evomerge.cluster.executor import SerialExecutor
 from evomerge.evaluator import EvaluatorFactory
 from evomerge.preflight import prepare
-from evomerge.report.progress import SilentView
 from evomerge.run_file import parse_run_file
 from evomerge.runs.database import Database
 from evomerge.runs.ledger import Ledger
 from evomerge.search.driver import Driver, Plan
+from evomerge.search.view import SilentView
 
 QUICKSTART = Path(__file__).parent.parent / "examples" / "quickstart"
 

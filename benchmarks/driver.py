@@ -19,12 +19,12 @@ import numpy as np
 
 from evomerge.cluster.executor import Job
 from evomerge.evaluation import Evaluation, Outcome
-from evomerge.report.progress import SilentView
 from evomerge.runs.database import Database
 from evomerge.runs.ledger import Ledger
 from evomerge.search.driver import Driver, Plan
 from evomerge.search.goals import Goals
 from evomerge.search.standing import Standing
+from evomerge.search.view import SilentView
 from fitness.estimate import Estimate
 from fitness.items import Response
 from search_spaces.granularity import Granularity

@@ -45,7 +45,7 @@ def search(
     from evomerge.session import default_folder, start
 
     where = folder or default_folder(run_file)
-    with exit_codes(f"continue with 'evomerge resume {where}'"), _view() as view:
+    with exit_codes(where), _view() as view:
         start(run_file, where, evaluations, view)
     _show(where, json_output)
 
@@ -57,7 +57,7 @@ def resume(
     """Continue a search, also after kill -9; --evaluations raises its budget."""
     from evomerge.session import resume as continue_run
 
-    with exit_codes(f"continue with 'evomerge resume {folder}'"), _view() as view:
+    with exit_codes(folder), _view() as view:
         continue_run(folder, evaluations, view)
     _show(folder, json_output)
 

@@ -4,6 +4,8 @@ The classes are the reference for the YAML: field descriptions are what `docs/ru
 Unknown keys are errors that suggest the nearest key. Relative paths are relative to the run file.
 """
 
+import math
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -11,13 +13,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from search_spaces.errors import nearest
 from search_spaces.rules import PARAMETERS, RULES
 
-Range = tuple[float, float]
-
 
 class Section(BaseModel):
     """A part of the run file: closed (unknown keys are errors) and immutable."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Source(Section):
@@ -50,6 +50,9 @@ class Models(Section):
         taken = {"base", "uniform", "greedy_soup", "random_search", "winner"} & set(self.experts)
         if taken:
             raise ValueError(f"'{taken.pop()}' is a reserved name; call the expert something else")
+        for name in self.experts:
+            if not re.fullmatch(r"[\w.-]+", name):
+                raise ValueError(f"'{name}': a name has letters, digits, '_', '-' and '.' only")
         return self
 
     @property
@@ -268,6 +271,8 @@ def parse_constraint(text: str, objectives: list[str]) -> Constraint:
                 f"constraint '{text}' names no objective; {nearest(name.strip(), objectives)}"
             )
         try:
+            if not math.isfinite(float(bound)):
+                break
             return Constraint(objective=name.strip(), sign=sign, bound=float(bound))
         except ValueError:
             break

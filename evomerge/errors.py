@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from evomerge.runs.database import RecordingError
 from fitness.errors import FitnessError
@@ -12,11 +13,11 @@ WRONG_INPUT, INTERRUPTED = 2, 3
 
 
 @contextmanager
-def exit_codes(resumable: str = "") -> Iterator[None]:
+def exit_codes(run: Path | None = None) -> Iterator[None]:
     """Turn what a command raises into the contract's exit codes; a bug keeps its traceback (1).
 
     Args:
-        resumable: what to say after Ctrl-C.
+        run: the folder of the run that the command drives.
     """
     try:
         yield
@@ -27,5 +28,7 @@ def exit_codes(resumable: str = "") -> Iterator[None]:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
     except KeyboardInterrupt:
-        print(f"interrupted; {resumable or 'nothing was recorded'}", file=sys.stderr)
+        begun = run is not None and (run / "run.db").exists()
+        what = f"continue with 'evomerge resume {run}'" if begun else "nothing was begun"
+        print(f"interrupted; {what}", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None

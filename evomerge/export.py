@@ -1,5 +1,6 @@
 """Export: a candidate becomes an ordinary Hugging Face folder; a recipe file likewise."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,8 @@ def export_candidate(folder: Path, out: Path, pick: str | None) -> dict[str, Any
         run.close()
     folders = {name: Path(source.folder) for name, source in config.frozen.sources.items()}
     recipe = recipe_of(candidate, config, folders)
-    standing_alone = recipe.renamed({name: str(path) for name, path in folders.items()})
+    sources = config.models.sources
+    names = {name: lasting_name(sources[name].model, path) for name, path in folders.items()}
     card = model_card(
         title=f"{folder.name}-{candidate['id']}",
         recipe=recipe,
@@ -56,7 +58,7 @@ def export_candidate(folder: Path, out: Path, pick: str | None) -> dict[str, Any
         open_sources(folders),
         out,
         max_shard_bytes=int(config.export.max_shard_gb * 1e9),
-        extra_files={"recipe.yaml": dump_recipe(standing_alone), "README.md": card},
+        extra_files={"recipe.yaml": dump_recipe(recipe.renamed(names)), "README.md": card},
     )
     return candidate
 
@@ -107,9 +109,7 @@ def picked(run: RunFolder, summary: dict[str, Any], pick: str | None) -> dict[st
     scored = [c for c in candidates if c.evaluation.scored]
     if again:
         second = run.database.evaluations("selection")
-        scored = [
-            choice.replace(c, evaluation=second[c.recipe_hash]) for c in scored if c.id in again
-        ]
+        scored = [replace(c, evaluation=second[c.recipe_hash]) for c in scored if c.id in again]
     if not scored:
         raise InputError(
             f"'{run.path}'", "no candidate was scored yet", str(run.path), "resume it first"
@@ -129,8 +129,6 @@ def merge_recipe(recipe_file: Path, out: Path, dtype: str | None, device: str) -
     Raises:
         InputError: a recipe that cannot be read or made, a source that cannot be used.
     """
-    from dataclasses import replace
-
     from evomerge.merge.hub import resolve_model
     from evomerge.merge.sources import open_sources
     from evomerge.merge.writer import write_model
@@ -148,16 +146,18 @@ def merge_recipe(recipe_file: Path, out: Path, dtype: str | None, device: str) -
         recipe = replace(recipe, dtype=dtype)
     folders: dict[str, Path] = {}
     for source in recipe.sources:
-        name, _, revision = source.partition("@")
-        folders[source] = resolve_model(name, recipe_file.resolve().parent, revision or None)
+        folders[source] = resolve_model(source, recipe_file.resolve().parent)
     sources = open_sources(folders)
     sources.check_compatible()
     sources.check_finite()
-    local = {name: str(path.resolve()) for name, path in folders.items() if not _on_hub(name, path)}
-    text = dump_recipe(recipe.renamed(local))
+    names = {source: lasting_name(source, folder) for source, folder in folders.items()}
+    text = dump_recipe(recipe.renamed(names))
     write_model(recipe, sources, out, extra_files={"recipe.yaml": text})
 
 
-def _on_hub(name: str, folder: Path) -> bool:
-    """Whether a source was fetched: its name is then better than where the cache keeps it."""
-    return not Path(name).is_absolute() and "snapshots" in folder.parts
+def lasting_name(model: str, folder: Path) -> str:
+    """What a recipe file calls a source: `org/name@commit` if it came from a hub, else its path."""
+    from evomerge.merge.hub import revision_of
+
+    commit = revision_of(folder)
+    return f"{model.partition('@')[0]}@{commit}" if commit else str(folder.resolve())

@@ -9,31 +9,29 @@ from evomerge.cluster.executor import Executor, RayExecutor, SerialExecutor
 from evomerge.config import RunFile
 from evomerge.evaluator import EvaluatorFactory
 from evomerge.preflight import Prepared, check_population, prepare
-from evomerge.report.progress import View
+from evomerge.report.summary import budget_of
 from evomerge.run_file import load_run_file
-from evomerge.runs.database import Database, RecordingError
+from evomerge.runs.database import Database, ItemRow, RecordingError
 from evomerge.runs.folder import RunFolder, check_sources_unchanged, freeze
 from evomerge.runs.ledger import Ledger, Wanted
 from evomerge.search.baselines import greedy_soup, reference_recipes
 from evomerge.search.choice import Choice, choose
 from evomerge.search.driver import Driver, Plan
 from evomerge.search.goals import plain
+from evomerge.search.view import View
 from search_spaces.dialect import dump_recipe
 from search_spaces.errors import InputError
 from search_spaces.recipe import Recipe
 
 
-def start(run_file: Path, folder: Path | None, evaluations: int | None, view: View) -> Path:
+def start(run_file: Path, folder: Path, evaluations: int | None, view: View) -> None:
     """Begin a run and drive it to its end.
 
     Args:
         run_file: the run file.
-        folder: of the run; None: `runs/NAME` after the run file.
+        folder: of the run; new.
         evaluations: instead of the run file's budget.
         view: shows what is going on.
-
-    Returns:
-        The run's folder.
 
     Raises:
         InputError, FitnessError: the user's input is wrong; nothing was evaluated.
@@ -45,17 +43,15 @@ def start(run_file: Path, folder: Path | None, evaluations: int | None, view: Vi
         config = config.model_copy(
             update={"search": config.search.model_copy(update={"budget": budget})}
         )
-    folder = folder or default_folder(run_file)
     RunFolder.require_new(folder)
     view.say(f"checking {run_file}")
     prepared = prepare(config, run_file.resolve().parent)
     check_population(prepared)
-    run = RunFolder.create(folder, freeze(config, dict(prepared.folders), run_file))
+    frozen = freeze(config, dict(prepared.folders), run_file)
+    run = RunFolder.create(folder, frozen, lambda database: _begin(database, prepared))
     with closing(run):
         run.lock()
-        _begin(run.database, prepared)
         _drive(run, prepared, view)
-    return folder
 
 
 def resume(folder: Path, evaluations: int | None, view: View) -> None:
@@ -74,9 +70,7 @@ def resume(folder: Path, evaluations: int | None, view: View) -> None:
         run.lock()
         prepared = reopen(run.config)
         check_sources_unchanged(run.config)
-        if run.database.items() and run.database.items() != sorted(
-            prepared.judge.rows(), key=lambda row: (row.split, row.position)
-        ):
+        if run.database.items() != sorted(prepared.judge.rows(), key=_place):
             raise InputError(
                 "the tasks",
                 "their items differ from those the run began with",
@@ -84,7 +78,6 @@ def resume(folder: Path, evaluations: int | None, view: View) -> None:
                 "restore the tasks' files, or start a new run",
             )
         _raise_budget(run, evaluations)
-        _begin(run.database, prepared)
         run.database.event("resumed")
         _drive(run, prepared, view)
 
@@ -102,11 +95,6 @@ def default_folder(run_file: Path) -> Path:
     return Path("runs") / (run_file.resolve().parent.name if stem == "run" else stem)
 
 
-def evaluations_of(run: RunFolder) -> int:
-    """The run's budget, as raised since it began."""
-    return run.database.meta("evaluations", run.config.search.budget.evaluations)
-
-
 def _raise_budget(run: RunFolder, evaluations: int | None) -> None:
     if evaluations is None:
         return
@@ -122,9 +110,8 @@ def _raise_budget(run: RunFolder, evaluations: int | None) -> None:
 
 
 def _begin(database: Database, prepared: Prepared) -> None:
-    """Write down what the records mean; again if an earlier session died before it could."""
-    if not database.items():
-        database.set_items(prepared.judge.rows())
+    """Write down what the records are going to mean."""
+    database.set_items(prepared.judge.rows())
     database.set_meta("variables", [v.name for v in prepared.space.variables])
     goals = prepared.goals
     described = [
@@ -133,6 +120,11 @@ def _begin(database: Database, prepared: Prepared) -> None:
     ]
     database.set_meta("objectives", described)
     database.set_meta("algorithm", prepared.algorithm)
+    database.event("started")
+
+
+def _place(row: ItemRow) -> tuple[str, int]:
+    return row.split, row.position
 
 
 def executor_for(config: RunFile, factory: EvaluatorFactory) -> Executor:
@@ -153,7 +145,7 @@ def executor_for(config: RunFile, factory: EvaluatorFactory) -> Executor:
 def _drive(run: RunFolder, prepared: Prepared, view: View) -> None:
     """The whole night: search, choose, baselines, test. Each step is found in run.db or paid for."""
     began = time.monotonic()
-    budget = evaluations_of(run)
+    budget = budget_of(run)
     if run.database.meta("finished_at_budget") == budget:
         view.say(
             f"{run.path} has finished its {budget} evaluations; raise them with --evaluations N"

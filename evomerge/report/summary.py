@@ -15,14 +15,18 @@ def summarise(run: RunFolder) -> dict[str, Any]:
     Candidates come in the order of ask with their scores on the search items; `selection` holds the
     second scores of those that got one; baselines are on the test items.
     """
-    database = run.database
+    with run.database.snapshot():
+        return _summary(run, run.database)
+
+
+def _summary(run: RunFolder, database: Database) -> dict[str, Any]:
     goals = stored_goals(run)
     candidates, rows = load_candidates(database)
     standing = Standing(goals)
     standing.add(candidates)
     front = {member.key for member in standing.archive.front()}
     choice = database.meta("choice", {"id": None, "finalists": []})
-    budget = database.meta("evaluations", run.config.search.budget.evaluations)
+    budget = budget_of(run)
     return {
         "run": str(run.path),
         "status": _status(run, budget),
@@ -38,6 +42,11 @@ def summarise(run: RunFolder) -> dict[str, Any]:
         "hypervolume": standing.hypervolume(),
         "chosen": choice["id"],
     }
+
+
+def budget_of(run: RunFolder) -> int:
+    """The run's budget in evaluations, as raised since it began."""
+    return run.database.meta("evaluations", run.config.search.budget.evaluations)
 
 
 def _status(run: RunFolder, budget: int) -> str:
@@ -113,10 +122,16 @@ def baselines(run: RunFolder) -> dict[str, dict[str, dict[str, float]]]:
     """Name -> objectives on the test items: sources, uniform, soup, random search, winner."""
     evaluations = run.database.evaluations("test")
     recipes = run.database.recipes()
+    chosen = {
+        "winner": run.database.meta("choice", {}).get("recipe_hash"),
+        "random_search": run.database.meta("random_choice", {}).get("recipe_hash"),
+    }
     names = [*run.config.models.sources, "uniform", "greedy_soup", "random_search", "winner"]
     found: dict[str, dict[str, dict[str, float]]] = {}
     for name in names:
         digest = recipes[name][0] if name in recipes else None
+        if name in chosen and digest != chosen[name]:
+            continue  # an earlier choice's: a raised budget has made another one since
         if digest in evaluations and evaluations[digest].scored:
             found[name] = plain(evaluations[digest].objectives)
     return found

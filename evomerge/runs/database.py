@@ -105,12 +105,21 @@ class Database:
             self._connection.execute("BEGIN IMMEDIATE")
             yield self._connection
             self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except BaseException as error:  # Ctrl-C too must not leave a transaction open
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             if isinstance(error, sqlite3.OperationalError):
                 raise RecordingError(self.path, error) from None
             raise
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Read one moment of the record, whatever a driver writes meanwhile."""
+        self._connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._connection.execute("ROLLBACK")
 
     def meta(self, key: str, default: Any = None) -> Any:
         """The fact `key`, or `default`."""
@@ -129,13 +138,6 @@ class Database:
                 "INSERT INTO events (at, kind, detail) VALUES (?, ?, ?)",
                 (_now(), kind, _json(detail)),
             )
-
-    def events(self, kind: str) -> list[dict[str, Any]]:
-        """The details of every event of a kind, oldest first."""
-        rows = self._connection.execute(
-            "SELECT detail FROM events WHERE kind = ? ORDER BY id", (kind,)
-        )
-        return [json.loads(row[0]) for row in rows]
 
     def set_items(self, items: Sequence[ItemRow]) -> None:
         """State which items the splits hold (once, when the run begins)."""
@@ -210,15 +212,6 @@ class Database:
             (split,),
         )
         return {row[0]: _evaluation(row[1:]) for row in rows}
-
-    def scores(self, recipe_hash: str, split: str) -> list[float]:
-        """The item scores of an evaluation, in the split's order; empty if it was not scored."""
-        row = self._connection.execute(
-            "SELECT r.scores FROM responses r JOIN evaluations e ON e.id = r.evaluation"
-            " WHERE e.recipe_hash = ? AND e.split = ?",
-            (recipe_hash, split),
-        ).fetchone()
-        return json.loads(row[0]) if row else []
 
 
 def _insert_evaluation(

@@ -4,6 +4,8 @@ import fcntl
 import hashlib
 import os
 import tempfile
+from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -32,12 +34,13 @@ class RunFolder:
         self._lock: int | None = None
 
     @classmethod
-    def create(cls, path: Path, config: RunFile) -> Self:
+    def create(cls, path: Path, config: RunFile, fill: Callable[[Database], None]) -> Self:
         """Begin a run in a new folder.
 
         Args:
             path: the folder; it must not exist, or be empty.
             config: the run file, frozen (`freeze`).
+            fill: writes down in the new database what the records are going to mean.
 
         Raises:
             InputError: the folder holds something already, or cannot be written.
@@ -53,7 +56,8 @@ class RunFolder:
                 made = Path(name) / "run"
                 made.mkdir()
                 (made / "run.yaml").write_text(text)
-                Database(made / "run.db", create=True).close()
+                with closing(Database(made / "run.db", create=True)) as database:
+                    fill(database)
                 os.replace(made, path)
         except (OSError, RecordingError) as error:
             raise InputError(
@@ -143,17 +147,19 @@ class RunFolder:
 
 
 def freeze(config: RunFile, folders: dict[str, Path], origin: Path) -> RunFile:
-    """The run file with everything resolved: source folders and hashes, versions, absolute paths.
+    """The run file with everything resolved: sources' folders, commits and hashes, versions.
 
     Args:
         config: as the user wrote it.
         folders: source name -> local folder.
         origin: the run file; its relative paths are relative to its folder.
     """
+    from evomerge.merge.hub import revision_of
+
     sources = {
         name: SourceFiles(
             folder=str(folder),
-            revision=config.models.sources[name].revision,
+            revision=revision_of(folder),
             files=file_hashes(folder),
             fingerprint=fingerprint(folder),
         )

@@ -37,20 +37,22 @@ def greedy_soup(sources: Sequence[str], dtype: str | None, goals: Goals, ledger:
     """The greedy soup of `sources` on the selection items (Wortsman et al. 2022, recipe 1).
 
     Sources in order of their score; each stays in the average if the score does not fall.
-    Score is the weighted mean of the objectives, higher is better.
+    Score is the weighted mean of the objectives in units of their spread over the sources.
     """
     alone = [average([name], dtype) for name in sources]
-    scores = [_score(goals, e) for e in ledger.evaluate([Wanted(r) for r in alone], "selection")]
+    evaluations = ledger.evaluate([Wanted(r) for r in alone], "selection")
+    spread = goals.spread(evaluations)
+    scores = [_score(goals, e, spread) for e in evaluations]
     order = sorted(range(len(sources)), key=lambda i: -scores[i])
     soup, best = [sources[order[0]]], scores[order[0]]
     for i in order[1:]:
         trial = average([*soup, sources[i]], dtype)
-        score = _score(goals, ledger.evaluate([Wanted(trial)], "selection")[0])
+        score = _score(goals, ledger.evaluate([Wanted(trial)], "selection")[0], spread)
         if score >= best:
             soup, best = [*soup, sources[i]], score
     return average(soup, dtype)
 
 
-def _score(goals: Goals, evaluation: Evaluation) -> float:
-    """The weighted mean of the gains; what failed is worse than anything."""
-    return goals.scalar(evaluation) if evaluation.scored else -math.inf
+def _score(goals: Goals, evaluation: Evaluation, spread: Sequence[float]) -> float:
+    """The merit; what failed is worse than anything."""
+    return goals.merit(evaluation, spread) if evaluation.scored else -math.inf

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evomerge.report.progress import View
 from evomerge.runs.database import CandidateRow, Database
 from evomerge.runs.ledger import Ledger, Wanted
 from evomerge.search.algorithms import ALGORITHMS, build_searcher
 from evomerge.search.goals import Goals
 from evomerge.search.searcher import Problem
 from evomerge.search.standing import Candidate, Standing, archive_of
+from evomerge.search.view import View
 from search_spaces.recipe import Recipe
 from search_spaces.space import SearchSpace, from_unit, to_unit
 
@@ -73,7 +73,7 @@ class Driver:
         """
         single = ALGORITHMS[plan.algorithm].objectives == "one"
         searcher = build_searcher(plan.algorithm, self._problem(plan, single))
-        clock = Clock(self._database, plan)
+        clock = Clock(self._database, plan, len(self._database.candidates(plan.phase)))
         standing = Standing(self.goals)
         candidates: list[Candidate] = []
         generation = 0
@@ -136,18 +136,24 @@ class Driver:
 
 
 class Clock:
-    """The `hours` budget: counts searching time over all sessions.
+    """The `hours` budget: counts searching time over all sessions, replays not included.
 
     Time is not reproducible, so the moment it ran out is written down and replayed.
+
+    Args:
+        database: holds the time spent.
+        plan: the phase and its hours.
+        recorded: candidates of the phase that earlier sessions recorded.
     """
 
-    def __init__(self, database: Database, plan: Plan) -> None:
+    def __init__(self, database: Database, plan: Plan, recorded: int) -> None:
         self._database = database
         self._hours = plan.hours
+        self._recorded = recorded
         self._key = f"hours_over_{plan.phase}"
         self._spent_key = f"hours_spent_{plan.phase}"
         self._before: float = database.meta(self._spent_key, 0.0) if plan.hours else 0.0
-        self._began = time.monotonic()
+        self._began = None if recorded else time.monotonic()  # a replay does not count
 
     def over(self, asked: int) -> bool:
         """Whether to stop before asking more than the `asked` candidates so far."""
@@ -156,7 +162,11 @@ class Clock:
         ended = self._database.meta(self._key)
         if ended is not None and ended["hours"] == self._hours:
             return asked >= ended["asked"]
-        spent = self._before + (time.monotonic() - self._began) / 3600
+        if asked < self._recorded:
+            return False  # paid for already
+        now = time.monotonic()
+        self._began = now if self._began is None else self._began
+        spent = self._before + (now - self._began) / 3600
         self._database.set_meta(self._spent_key, spent)
         if spent < self._hours:
             return False
@@ -179,24 +189,18 @@ def finalists(candidates: Sequence[Candidate], goals: Goals, count: int) -> list
     Returns:
         In the order of ask; distinct recipes.
     """
-    distinct = {c.recipe_hash: c for c in candidates if goals.feasible(c.evaluation)}
-    pool = list(distinct.values())
+    by_hash: dict[str, Candidate] = {}
+    for candidate in candidates:
+        if goals.feasible(candidate.evaluation):
+            by_hash.setdefault(candidate.recipe_hash, candidate)
+    pool = list(by_hash.values())
     if len(pool) <= count:
         return pool
-    merit = dict(zip((c.id for c in pool), _merits(pool, goals), strict=True))
-    by_hash = {c.recipe_hash: c for c in pool}
+    spread = goals.spread([c.evaluation for c in pool])
+    merit = {c.id: goals.merit(c.evaluation, spread) for c in pool}
     on_front = [by_hash[member.key] for member in archive_of(pool, goals).front()]
     best = [max(pool, key=lambda c: goals.gains(c.evaluation)[k]) for k in range(len(goals.names))]
     ranked = sorted(on_front, key=lambda c: -merit[c.id])
     rest = sorted(pool, key=lambda c: -merit[c.id])
     chosen = list({c.id: c for c in [*best, *ranked, *rest]}.values())[:count]
     return sorted(chosen, key=lambda c: c.id)
-
-
-def _merits(candidates: Sequence[Candidate], goals: Goals) -> list[float]:
-    """Weighted mean of the gains, each objective scaled to [0, 1] over `candidates`."""
-    gains = np.array([goals.gains(c.evaluation) for c in candidates])
-    low, high = gains.min(axis=0), gains.max(axis=0)
-    scaled = (gains - low) / np.where(high > low, high - low, 1.0)
-    weights = np.array(goals.weights)
-    return list(scaled @ (weights / weights.sum()))

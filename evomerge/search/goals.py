@@ -50,6 +50,17 @@ class Goals:
         total = sum(self.weights)
         return sum(w * g for w, g in zip(self.weights, self.gains(evaluation), strict=True)) / total
 
+    def spread(self, evaluations: Sequence[Evaluation]) -> list[float]:
+        """Greatest minus least gain of each objective over what was scored; 1 where all are equal."""
+        gains = [self.gains(e) for e in evaluations if e.scored]
+        ranges = [max(column) - min(column) for column in zip(*gains, strict=True)]
+        return [width or 1.0 for width in ranges] or [1.0] * len(self.names)
+
+    def merit(self, evaluation: Evaluation, spread: Sequence[float]) -> float:
+        """The weighted mean of the gains in units of `spread`: compares objectives of unlike units."""
+        scaled = (g / s for g, s in zip(self.gains(evaluation), spread, strict=True))
+        return sum(w * g for w, g in zip(self.weights, scaled, strict=True)) / sum(self.weights)
+
     def losses(self, evaluations: Sequence[Evaluation], *, single: bool) -> np.ndarray:
         """What the searcher minimises: [candidates, objectives], one column if `single`."""
         if single:
@@ -57,7 +68,7 @@ class Goals:
         return -np.array([self.gains(e) for e in evaluations])
 
     def violations(self, evaluations: Sequence[Evaluation]) -> np.ndarray:
-        """By how much each bound is broken: [candidates, constraints], 0 where it holds."""
+        """By what share of its bound each is broken: [candidates, constraints], 0 where it holds."""
         rows = [[self._violation(c, e) for c in self.constraints] for e in evaluations]
         return np.array(rows, dtype=float).reshape(len(evaluations), len(self.constraints))
 
@@ -71,7 +82,8 @@ class Goals:
     def _violation(constraint: Constraint, evaluation: Evaluation) -> float:
         if not evaluation.scored:
             return math.nan
-        return constraint.violation(evaluation.objectives[constraint.objective].value)
+        gap = constraint.violation(evaluation.objectives[constraint.objective].value)
+        return gap / (abs(constraint.bound) or 1.0)
 
 
 def plain(objectives: Mapping[str, Estimate]) -> dict[str, dict[str, float]]:

@@ -50,15 +50,16 @@ class Standing:
     def reference(self) -> list[float] | None:
         """The point that hypervolume is measured from, in the objectives' units.
 
-        0 for what is maximised (no score is below it); for what is minimised the worst value among
-        the first candidates, so that it stays put as the search goes on. None while nothing is scored.
+        For what is maximised 0 (no task's score is below it), for what is minimised, or can be
+        negative, the worst value among the first candidates, so that it stays put as the search goes
+        on. None while nothing is scored.
         """
         if not self._first:
             return None
-        worst = [max(column) for column in zip(*self._first, strict=True)]
+        columns = zip(*self._first, strict=True)
         return [
-            0.0 if direction == "maximize" else value
-            for direction, value in zip(self.goals.directions, worst, strict=True)
+            min(0.0, *column) if direction == "maximize" else max(column)
+            for direction, column in zip(self.goals.directions, columns, strict=True)
         ]
 
     def hypervolume(self) -> float:

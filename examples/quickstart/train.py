@@ -26,7 +26,7 @@ from transformers import (
 
 BASE = Recipe(steps=700, learning_rate=2e-3, seed=0)
 EXPERTS: dict[str, Recipe] = {
-    name: Recipe(steps=150, learning_rate=4e-4, own=own, base_share=0.5, seed=seed)
+    name: Recipe(steps=150, learning_rate=4e-4, own=own, base_share=0.3, seed=seed)
     for seed, (name, own) in enumerate(
         {
             "lunari": ("lunari_words", "lunari_numbers"),

@@ -4,7 +4,6 @@ import pytest
 
 from evomerge.cluster.executor import SerialExecutor
 from evomerge.config import Constraint
-from evomerge.report.progress import SilentView
 from evomerge.runs.database import Database
 from evomerge.runs.ledger import Ledger
 from evomerge.search.algorithms import ALGORITHMS
@@ -12,6 +11,7 @@ from evomerge.search.baselines import greedy_soup, reference_recipes
 from evomerge.search.choice import choose, pick
 from evomerge.search.driver import Driver, Plan, finalists
 from evomerge.search.standing import Standing, archive_of
+from evomerge.search.view import SilentView
 from search_spaces.errors import InputError
 from tests.runs.planted import Planted, goals, space, weights_of
 
