@@ -67,9 +67,10 @@ def check(run_file: RunFileArgument, json_output: JsonOption = False) -> None:
     """Check everything a run file names, without evaluating anything."""
     with exit_codes():
         from evomerge.preflight import check_population, prepare
-        from evomerge.run_file import load_run_file
+        from evomerge.run_file import folder_of, load_run_file
 
-        prepared = prepare(load_run_file(run_file), run_file.resolve().parent)
+        config = load_run_file(run_file)
+        prepared = prepare(config, folder_of(config, run_file))
         check_population(prepared)
     if json_output:
         _print_json({"ok": True, "facts": dict(prepared.facts)})

@@ -7,14 +7,14 @@ score with. Both get the same items, because everything follows from the run fil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from evomerge.config import Objective, RunFile
 from evomerge.runs.database import ItemRow
-from fitness.errors import FitnessError
 from fitness.estimate import Estimate
 from fitness.items import Item, Reply, Request, Response
-from fitness.objectives import Objectives, ObjectiveSpec
-from fitness.splits import SplitSizes, split_items
+from fitness.objectives import Objectives, ObjectiveSpec, direction_of
+from fitness.splits import SplitSizes, deal
 from fitness.tasks import TaskSet, TaskSpec, compile_tasks
 
 SPLITS = ("search", "selection", "test")
@@ -84,32 +84,34 @@ def build_judge(config: RunFile, folder: Path, model: Path, *, full: bool = Fals
     specs = task_specs(config, folder)
     tokenizer = None
     if any(spec.apply_chat_template for spec in specs):
-        from transformers import AutoTokenizer
+        from fitness.engines.resident import build_tokenizer
 
-        trust = config.engine.trust_remote_code
-        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=trust)
+        tokenizer = build_tokenizer(model, config.engine.trust_remote_code)
     tasks = compile_tasks(specs, tokenizer=tokenizer, seed=config.fitness.seed)
-    items: dict[str, list[Item]] = {split: [] for split in SPLITS}
-    for name, task in config.fitness.tasks.items():
-        if full:
-            items["test"].extend(tasks.items(name))
-            continue
-        pool = tasks.distinct(name)
-        sizes = SplitSizes(task.items, task.selection or task.items, task.test)
-        parts = split_items(len(pool), sizes, config.fitness.seed, name)
-        if not parts.test:
-            raise FitnessError(
-                f"{len(pool)} items, {sizes.search} for search and {sizes.selection} for selection",
-                "none is left to test on",
-                f"task '{name}'",
-                "ask for fewer of the other two",
-            )
-        for split in SPLITS:
-            items[split].extend(pool[i] for i in getattr(parts, split))
+    items = (
+        {"test": [i for name in tasks.names for i in tasks.items(name)]}
+        if full
+        else _split(config, tasks)
+    )
     declared = [_objective(o, tasks) for o in config.fitness.all_objectives]
     pools = {name: len(tasks.items(name)) for name in tasks.names}
-    splits = {name: tuple(chosen) for name, chosen in items.items()}
+    splits = {split: tuple(items.get(split, ())) for split in SPLITS}
     return Judge(tasks, splits, Objectives(declared, pools, folder))
+
+
+def _split(config: RunFile, tasks: TaskSet) -> dict[str, list[Item]]:
+    """Split -> items, task after task; no question is in two splits, not even of two tasks."""
+    wanted = config.fitness.tasks
+    sizes = {n: SplitSizes(t.items, t.selection or t.items, t.test) for n, t in wanted.items()}
+    questions = {
+        name: [tasks.questions(name)[item.index] for item in tasks.distinct(name)]
+        for name in tasks.names
+    }
+    dealt = deal(questions, sizes, config.fitness.seed)
+    return {
+        split: [tasks.distinct(n)[i] for n in tasks.names for i in getattr(dealt[n], split)]
+        for split in SPLITS
+    }
 
 
 def task_specs(config: RunFile, folder: Path) -> list[TaskSpec]:
@@ -143,16 +145,19 @@ def _objective(objective: Objective, tasks: TaskSet) -> ObjectiveSpec:
     return ObjectiveSpec(
         name=objective.label,
         kind=kind,
-        direction=objective.direction or _direction(kind, weights, tasks),
+        direction=_direction(objective, kind, weights, tasks),
         tasks=weights,
         cost=objective.cost or "",
         function=objective.function or "",
     )
 
 
-def _direction(kind: str, weights: dict[str, float], tasks: TaskSet) -> str:
-    """What a metric says of itself; a cost is minimised, a custom function maximised."""
-    if kind == "cost":
-        return "minimize"
-    higher = [tasks.higher_is_better(task) for task in weights]
-    return "maximize" if all(higher) else "minimize"
+def _direction(
+    objective: Objective, kind: str, weights: dict[str, float], tasks: TaskSet
+) -> Literal["maximize", "minimize"]:
+    """What the metrics say of themselves; a cost is minimised, a custom function maximised."""
+    if kind in ("cost", "function"):
+        return objective.direction or ("minimize" if kind == "cost" else "maximize")
+    higher = {task: tasks.higher_is_better(task) for task in weights}
+    natural = direction_of(weights, higher, f"objective '{objective.label}'")
+    return objective.direction or natural

@@ -79,6 +79,8 @@ def prepare(
     facts = _facts(config, sources, space, judge, algorithm)
     if thorough:
         check_prompts(config, next(iter(folders.values())), judge)
+        check_objectives(judge)
+        facts += [("note", warning) for warning in sources.warnings()]
         sources.check_finite()
         facts += check_resources(config, sources)
     return Prepared(config, folder, folders, space, judge, goals, algorithm, tuple(facts))
@@ -193,6 +195,17 @@ def check_prompts(config: RunFile, model: Path, judge: Judge) -> None:
     engine.close()
 
 
+def check_objectives(judge: Judge) -> None:
+    """Score blank answers to the search items, so that what cannot be computed is found now.
+
+    Raises:
+        FitnessError: scoring fails, a cost without anything to count, a custom function that raises.
+    """
+    items = judge.items["search"]
+    responses = judge.tasks.score(items, judge.tasks.blank_replies(items))
+    judge.measure("search", responses)
+
+
 def check_resources(config: RunFile, sources: "Sources") -> list[tuple[str, str]]:
     """Memory for the resident models, disk for the export.
 
@@ -200,7 +213,7 @@ def check_resources(config: RunFile, sources: "Sources") -> list[tuple[str, str]
         InputError: more is needed than the machine has.
     """
     parameters = sources.parameters()
-    workers = _local_evaluators(config)
+    workers = _evaluators_in_ram(config)
     model = parameters * BYTES[config.engine.dtype]
     needed = workers * model + sources.bytes()
     total, available = _memory()
@@ -210,7 +223,7 @@ def check_resources(config: RunFile, sources: "Sources") -> list[tuple[str, str]
             f"{_gb(needed)} for {workers} evaluator(s) and the mapped sources; {_gb(available)} free",
         )
     ]
-    if config.engine.device in ("auto", "cpu") and workers * model > total:
+    if workers * model > total:
         raise InputError(
             f"{workers} evaluators of {_gb(model)}",
             f"the machine has {_gb(total)} of memory",
@@ -230,14 +243,20 @@ def check_resources(config: RunFile, sources: "Sources") -> list[tuple[str, str]
     return facts
 
 
-def _local_evaluators(config: RunFile) -> int:
+def _evaluators_in_ram(config: RunFile) -> int:
+    """Evaluators whose model lies in this machine's memory: none on a GPU or another machine."""
     import os
 
-    if config.cluster.executor == "serial":
+    from fitness.engines.resident import pick_device
+
+    cluster = config.cluster
+    if cluster.executor == "serial":
         return 1
-    if config.cluster.evaluators != "auto":
-        return config.cluster.evaluators
-    return max(1, int(len(os.sched_getaffinity(0)) / config.cluster.cpus_per_evaluator))
+    if cluster.address != "local" or pick_device(config.engine.device).type != "cpu":
+        return 0
+    if cluster.evaluators != "auto":
+        return cluster.evaluators
+    return max(1, int(len(os.sched_getaffinity(0)) / cluster.cpus_per_evaluator))
 
 
 def _memory() -> tuple[int, int]:
@@ -268,7 +287,6 @@ def _facts(
         counts = {
             split: sum(item.task == name for item in items) for split, items in judge.items.items()
         }
-        prompt = judge.items["search"][0].requests[0] if counts["search"] else None
         facts.append(
             (
                 f"task {name}",

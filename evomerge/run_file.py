@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from evomerge.config import RunFile
 from search_spaces.errors import InputError, nearest
+from search_spaces.yaml_text import read_mapping
 
 
 def load_run_file(path: Path) -> RunFile:
@@ -25,17 +25,7 @@ def load_run_file(path: Path) -> RunFile:
             str(path),
             "give a YAML file's path",
         ) from None
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}, line {mark.line + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise InputError("the text", f"it is not YAML ({problem})", where, "correct it") from None
-    if not isinstance(content, dict):
-        raise InputError(
-            "the text", "a run file is a mapping of sections", str(path), "see README.md"
-        )
+    content = read_mapping(text, str(path))
     return parse_run_file(content, str(path))
 
 
@@ -83,3 +73,8 @@ def _section_of(annotation: Any) -> Any:
         if found is not None:
             return found
     return None
+
+
+def folder_of(config: RunFile, path: Path) -> Path:
+    """What a run file's relative paths are relative to: a run's own copy remembers where it was."""
+    return Path(config.frozen.origin if config.frozen else path).resolve().parent

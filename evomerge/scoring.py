@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.evaluator import EvaluatorFactory
-from evomerge.run_file import load_run_file
+from evomerge.run_file import folder_of, load_run_file
 from evomerge.search.baselines import average
 from evomerge.search.goals import plain
 from search_spaces.errors import InputError
@@ -27,7 +27,7 @@ def score_model(model: str, run_file: Path, *, full: bool) -> dict[str, Any]:
     from evomerge.merge.hub import resolve_model
 
     config = load_run_file(run_file)
-    folder = run_file.resolve().parent
+    folder = folder_of(config, run_file)
     path = resolve_model(model, Path.cwd(), None)
     evaluator = EvaluatorFactory(config, folder, {"model": path}, full=full)()
     try:

@@ -10,7 +10,7 @@ from evomerge.config import RunFile
 from evomerge.evaluator import EvaluatorFactory
 from evomerge.preflight import Prepared, check_population, prepare
 from evomerge.report.summary import budget_of
-from evomerge.run_file import load_run_file
+from evomerge.run_file import folder_of, load_run_file
 from evomerge.runs.database import Database, ItemRow, RecordingError
 from evomerge.runs.folder import RunFolder, check_sources_unchanged, freeze
 from evomerge.runs.ledger import Ledger, Wanted
@@ -45,7 +45,7 @@ def start(run_file: Path, folder: Path, evaluations: int | None, view: View) -> 
         )
     RunFolder.require_new(folder)
     view.say(f"checking {run_file}")
-    prepared = prepare(config, run_file.resolve().parent)
+    prepared = prepare(config, folder_of(config, run_file))
     check_population(prepared)
     frozen = freeze(config, dict(prepared.folders), run_file)
     run = RunFolder.create(folder, frozen, lambda database: _begin(database, prepared))
@@ -86,7 +86,7 @@ def reopen(config: RunFile) -> Prepared:
     """A frozen run file's sources, space and tasks, without the checks made when it began."""
     assert config.frozen is not None
     folders = {name: Path(source.folder) for name, source in config.frozen.sources.items()}
-    return prepare(config, Path(config.frozen.origin).parent, folders=folders, thorough=False)
+    return prepare(config, folder_of(config, Path()), folders=folders, thorough=False)
 
 
 def default_folder(run_file: Path) -> Path:

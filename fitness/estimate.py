@@ -19,10 +19,6 @@ class Estimate:
     value: float
     se: float
 
-    def plain(self) -> dict[str, float]:
-        """As plain data."""
-        return {"value": self.value, "se": self.se}
-
 
 def mean_estimate(
     scores: Sequence[float],

@@ -51,7 +51,8 @@ class Item:
         task: the task's name.
         index: position in the task's documents (lm-eval's `doc_id`), the item's id in its task.
         requests: what an engine has to do (one per choice for multiple choice).
-        digest: hash of requests and target, so that changed text is noticed.
+        digest: hash of requests, target and all that scores them, so that changed text or changed
+            scoring is noticed.
     """
 
     task: str

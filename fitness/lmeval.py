@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import json
 import logging
 import random
 import sys
@@ -28,8 +29,10 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from lm_eval.utils import env as templates
 
 from fitness.errors import FitnessError
+from fitness.functions import source_of
 from fitness.items import Reply, Request
 from fitness.lmeval_files import refused, task_file, with_absolute_paths, without_items
+from fitness.questions import forms_of_text
 
 if TYPE_CHECKING:
     from fitness.tasks import TaskSpec
@@ -106,6 +109,7 @@ def build_task(spec: TaskSpec, seed: int) -> ConfigurableTask:
         raise unsupported(spec.name, "it is written as a Python class of its own")
     _check_supported(task, spec.name)
     _apply(task, spec)
+    _check_examples(task, spec.name)
     task.set_fewshot_seed(seed=seed)
     return task
 
@@ -143,6 +147,29 @@ def _apply(task: ConfigurableTask, spec: TaskSpec) -> None:
             "remove it",
         )
     task.set_config("generation_kwargs", dict(spec.generation), update=True)
+
+
+def _check_examples(task: ConfigurableTask, name: str) -> None:
+    """Refuse few-shot examples drawn from the evaluated documents.
+
+    They would quote questions and answers of the test items in the prompts of the search. Which
+    split lm-eval draws from is `ConfigurableTask.fewshot_docs`, then `Task.fewshot_docs`.
+    """
+    config, examples = task.config, task.fewshot_cfg
+    split = examples.split
+    if split is None and examples.samples is not None:
+        return
+    if split is None:
+        split = config.training_split or config.validation_split or config.test_split
+    if task.config.num_fewshot and split == (config.test_split or config.validation_split):
+        raise FitnessError(
+            f"num_fewshot = {task.config.num_fewshot}",
+            f"its examples come from the evaluated split '{split}', so prompts would quote test "
+            "items",
+            f"task '{name}'",
+            "give the task a training_split, a fewshot_split or samples in its fewshot_config, or "
+            "set num_fewshot: 0",
+        )
 
 
 def ask(task: ConfigurableTask, spec: TaskSpec, tokenizer: Any) -> list[list[Instance]]:
@@ -229,15 +256,44 @@ def requests_of(instances: Sequence[Instance], task: str) -> tuple[Request, ...]
 
 
 def target_of(task: ConfigurableTask, instances: Sequence[Instance]) -> str:
-    """What the right answer is, as text."""
-    return repr(task.doc_to_target(instances[0].doc))
+    """What the right answer is, as text: all that scoring gets beside the replies."""
+    doc = instances[0].doc
+    target = repr((_choices_of(task, doc), task.doc_to_target(doc)))
+    if not callable(task.config.process_results):
+        return target
+    return target + json.dumps(doc, sort_keys=True, default=lambda value: type(value).__name__)
+
+
+def _choices_of(task: ConfigurableTask, doc: Any) -> Any:
+    return task.doc_to_choice(doc) if task.config.doc_to_choice is not None else None
+
+
+def scoring_of(task: ConfigurableTask, pipeline: str, metric: str) -> str:
+    """All that makes scores of replies, as text: metric, filters, and the task's own code."""
+    config = task.config
+    filters = [entry for entry in config.filter_list or [] if entry["name"] == pipeline]
+    parts = [metric, config.metric_list, pipeline, filters, config.process_results]
+    return json.dumps(_plain(parts), sort_keys=True)
+
+
+def _plain(value: Any) -> Any:
+    """A part of a task's configuration as JSON's types, its functions as their source text."""
+    if isinstance(value, dict):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return source_of(value) if callable(value) else repr(value)
 
 
 def question_of(task: ConfigurableTask, instances: Sequence[Instance]) -> str:
     """What a document asks, without few-shot examples: equal for equal questions."""
     doc = instances[0].doc
-    choices = task.doc_to_choice(doc) if task.config.doc_to_choice is not None else None
-    return repr((task.doc_to_text(doc), choices, task.doc_to_target(doc)))
+    return repr((task.doc_to_text(doc), _choices_of(task, doc), task.doc_to_target(doc)))
+
+
+def text_forms_of(task: ConfigurableTask, instances: Sequence[Instance]) -> tuple[str, ...]:
+    """The forms of a document's question text; none if its text says nothing."""
+    return forms_of_text(task.doc_to_text(instances[0].doc), task.config.doc_to_text)
 
 
 def pipelines(task: ConfigurableTask) -> dict[str, FilterEnsemble]:

@@ -7,7 +7,7 @@ import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fitness.errors import FitnessError, nearest, one_line
 from fitness.estimate import Estimate, mean_estimate, unseen, weighted
@@ -45,6 +45,34 @@ class ObjectiveSpec:
     tasks: Mapping[str, float] = field(default_factory=dict)
     cost: str = ""
     function: str = ""
+
+
+def direction_of(
+    tasks: Mapping[str, float], higher_is_better: Mapping[str, bool], where: str
+) -> Literal["maximize", "minimize"]:
+    """The way the weighted mean of some tasks' metrics points: `maximize` or `minimize`.
+
+    Args:
+        tasks: weight by task; none at all is `maximize`.
+        higher_is_better: by task, of every task there is (`TaskSet.higher_is_better`).
+        where: the objective, for the error.
+
+    Raises:
+        FitnessError: metrics that point in different directions, whose mean means nothing, or a
+            task that is not there.
+    """
+    for task in tasks:
+        _known("task", task, list(higher_is_better), where)
+    up = [task for task in tasks if higher_is_better[task]]
+    down = [task for task in tasks if not higher_is_better[task]]
+    _require(
+        not (up and down),
+        f"tasks {list(tasks)}",
+        f"higher is better for {up}, lower for {down}: no mean of both can be improved",
+        where,
+        "make two objectives of them",
+    )
+    return "minimize" if down else "maximize"
 
 
 class Objectives:
@@ -140,6 +168,9 @@ def function_estimate(
     correction. It costs one call per group, and is 0 when no group matters to the function. One
     response alone has no jackknife: its error is taken to be as large as the value.
 
+    If every response has one and the same score and the function returns that score, it is taken
+    for a kind of mean, and its error is at least that of `mean_estimate`, which is not 0 then.
+
     Raises:
         FitnessError: the function raises, or returns something that is not a finite number.
     """
@@ -149,7 +180,8 @@ def function_estimate(
     answered = sum(len(answers) for answers in by_task.values())
     sizes = [pools[task] for task in by_task]
     finite = [size for size in sizes if size is not None]
-    left = unseen(answered, sum(finite) if len(finite) == len(sizes) else None)
+    pool = sum(finite) if len(finite) == len(sizes) else None
+    left = unseen(answered, pool)
     groups = min(GROUPS, answered)
     if left <= 0 or groups < 2:
         return Estimate(whole, 0.0 if left <= 0 else abs(whole))
@@ -157,7 +189,10 @@ def function_estimate(
     values = [v.value if isinstance(v, Estimate) else v for v in without]
     centre = math.fsum(values) / groups
     variance = (groups - 1) / groups * math.fsum((v - centre) ** 2 for v in values)
-    return Estimate(whole, math.sqrt(variance * left))
+    scores = [response.score for answers in by_task.values() for response in answers]
+    agreed = all(score == whole for score in scores) and 0 <= whole <= 1
+    least = mean_estimate(scores, pool).se if agreed else 0.0
+    return Estimate(whole, max(least, math.sqrt(variance * left)))
 
 
 def _without(by_task: ByTask, group: int, groups: int) -> dict[str, list[Response]]:
@@ -215,4 +250,4 @@ def _check(spec: ObjectiveSpec, pools: Mapping[str, int]) -> None:
     if spec.kind == "weighted":
         _require(bool(spec.tasks), "no tasks", "name at least one with its weight", where)
     positive = all(weight > 0 and math.isfinite(weight) for weight in spec.tasks.values())
-    _require(positive, f"weights {dict(spec.tasks)}", "each must be above 0", where)
+    _require(positive, f"weights {dict(spec.tasks)}", "each must be finite and above 0", where)

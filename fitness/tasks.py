@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fitness.errors import FitnessError, nearest
 from fitness.items import Item, Reply, Request, Response
+from fitness.questions import Forms, forms_of_task, same_questions
 
 if TYPE_CHECKING:
     from lm_eval.api.filter import FilterEnsemble
@@ -53,6 +54,7 @@ class _Compiled:
     task: ConfigurableTask
     items: tuple[Item, ...]
     distinct: tuple[int, ...]
+    forms: tuple[Forms, ...]
     asked: Sequence[Sequence[Instance]]
     pipeline: FilterEnsemble
     metric: str
@@ -63,6 +65,7 @@ class TaskSet:
 
     def __init__(self, compiled: Mapping[str, _Compiled]) -> None:
         self._compiled = dict(compiled)
+        self._questions = same_questions({name: one.forms for name, one in compiled.items()})
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -78,6 +81,15 @@ class TaskSet:
         one = self._compiled[task]
         return tuple(one.items[index] for index in one.distinct)
 
+    def questions(self, task: str) -> tuple[str, ...]:
+        """What each item asks, aligned with `items`: equal for equal questions of any tasks.
+
+        That is the question's text without few-shot examples, whitespace and the template's frame
+        aside, so a generation and a multiple-choice form of a question are equal. If the texts do
+        not tell the task's items apart, choices and target belong to it.
+        """
+        return self._questions[task]
+
     def metric(self, task: str) -> str:
         """The metric that is the task's score."""
         return self._compiled[task].metric
@@ -87,10 +99,12 @@ class TaskSet:
         one = self._compiled[task]
         return bool(one.task.higher_is_better().get(one.metric, True))
 
-    def prompts(self, task: str) -> tuple[str, ...]:
-        """The first item as the model sees it: prompt and continuation of each of its requests."""
-        first = self._compiled[task].items[0]
-        return tuple(request.context + request.continuation for request in first.requests)
+    def blank_replies(self, items: Sequence[Item]) -> list[list[Reply]]:
+        """Per item, a reply to each request as from a model that says nothing.
+
+        `score` takes them, so scoring and objectives can be tried before any model answers.
+        """
+        return [[_blank(request) for request in item.requests] for item in items]
 
     def score(self, items: Sequence[Item], replies: Sequence[Sequence[Reply]]) -> list[Response]:
         """Responses to items of any tasks, in order.
@@ -152,25 +166,32 @@ def _compile(spec: TaskSpec, tokenizer: Any, seed: int) -> _Compiled:
     with lmeval.quiet(), lmeval.templates_kept(), lmeval.seeded(seed):
         task = lmeval.build_task(spec, seed)
         asked = lmeval.ask(task, spec, tokenizer)
-        items = tuple(
-            _item(spec.name, i, lmeval.requests_of(made, spec.name), lmeval.target_of(task, made))
-            for i, made in enumerate(asked)
-        )
-        distinct = _distinct([lmeval.question_of(task, made) for made in asked])
+        requests = [lmeval.requests_of(made, spec.name) for made in asked]
+        wholes = [lmeval.question_of(task, made) for made in asked]
+        forms = forms_of_task([lmeval.text_forms_of(task, made) for made in asked], wholes)
         known = lmeval.pipelines(task)
         chosen = spec.filter or next(iter(known))
         if chosen not in known:
             raise FitnessError(f"filter '{chosen}'", "unknown", where, nearest(chosen, known))
-        blank = [[Reply(tokens=1) for _ in items[0].requests]]
+        blank = [[_blank(request) for request in requests[0]]]
         metrics, _ = lmeval.judge(task, known[chosen], asked[:1], blank)[0]
         metric = _metric(spec, list(task.aggregation()), metrics)
-    return _Compiled(task, items, distinct, asked, known[chosen], metric)
+        scoring = lmeval.scoring_of(task, chosen, metric)
+        items = tuple(
+            _item(spec.name, index, requests[index], [lmeval.target_of(task, made), scoring])
+            for index, made in enumerate(asked)
+        )
+    return _Compiled(task, items, _distinct(wholes), forms, asked, known[chosen], metric)
 
 
-def _item(task: str, index: int, requests: tuple[Request, ...], target: str) -> Item:
+def _item(task: str, index: int, requests: tuple[Request, ...], judged_by: list[str]) -> Item:
     asked = [[r.kind, r.context, r.continuation, dict(r.generation)] for r in requests]
-    text = json.dumps([asked, target], sort_keys=True, default=repr)
+    text = json.dumps([asked, judged_by], sort_keys=True, default=repr)
     return Item(task, index, requests, hashlib.sha256(text.encode()).hexdigest()[:16])
+
+
+def _blank(request: Request) -> Reply:
+    return Reply(tokens=1) if request.kind == "generate" else Reply(logprob=-1.0, tokens=1)
 
 
 def _distinct(questions: Sequence[str]) -> tuple[int, ...]:

@@ -9,6 +9,9 @@ and our own `seed` (of the random masks). Where we differ from mergekit 0.1.5:
   (`attn` finds `self_attn.q_norm` there and not here). Any other filter is a part of the name in
   both.
 * Arithmetic is in float32. `out_dtype`, or `dtype` where that is absent, is the storage type.
+* A path that is local by its text (it begins with `/`, `.` or `~`) has no LoRA: `/e++/m` is a
+  folder, where mergekit reads a model and its adapter (or fails). We write such names in mergekit's
+  long form, `model: {model: {path: /e++/m}}`, which both read alike. Elsewhere `+` is a LoRA.
 * What mergekit passes over in silence is an error: unknown keys and parameters, a parameter of the
   tensor written under one source, a key that stands twice. `int8_mask` is passed over: it saves
   memory there and changes no number.
@@ -21,9 +24,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
-from search_spaces.dialect_values import mapping_of, read_parameters
+from search_spaces.dialect_sources import read_source
+from search_spaces.dialect_values import check_keys, mapping_of, read_parameters
 from search_spaces.dialect_writer import dump_recipe
-from search_spaces.errors import InputError, nearest
+from search_spaces.errors import InputError
 from search_spaces.recipe import Input, Recipe, Slice
 from search_spaces.rules import Rule, rule_named
 
@@ -42,18 +46,6 @@ _TOP = (
     "seed",
 )
 
-_REFUSED: Mapping[str, tuple[str, str]] = {
-    "modules": ("merging modules apart is not supported", "use `models` or `slices`"),
-    "chat_template": (
-        "choosing a chat template is not supported: the result gets its tokenizer's",
-        "leave it out",
-    ),
-    "residual_weight": ("it is not supported", "leave it out"),
-    "tokens": ("sources for single tokens are not supported", "leave it out"),
-    "pad_to_multiple_of": ("padding the vocabulary is not supported", "leave it out"),
-    "lora": ("LoRA adapters are not supported yet", "merge the adapter into its model first"),
-}
-
 
 def parse_recipe(text: str, where: str) -> Recipe:
     """The recipe that `text` spells in mergekit's dialect.
@@ -68,8 +60,9 @@ def parse_recipe(text: str, where: str) -> Recipe:
     # PyYAML is needed for nothing else here: importing search_spaces shall not load it.
     from search_spaces.yaml_text import read_mapping
 
+    data = read_mapping(text, where)
     try:
-        return _recipe(read_mapping(text))
+        return _recipe(data)
     except InputError as error:
         place = f"{where}, {error.where}"
         raise InputError(error.passed, error.rule, place, error.remedy) from None
@@ -95,9 +88,9 @@ def load_recipe(path: str | Path) -> Recipe:
 
 
 def _recipe(data: dict[str, object]) -> Recipe:
-    _check_keys(data, _TOP, "the recipe")
+    check_keys(data, _TOP, "the recipe")
     rule = rule_named(_method(data), "merge_method")
-    base = None if data.get("base_model") is None else _source(data["base_model"], "base_model")
+    base = None if data.get("base_model") is None else read_source(data["base_model"], "base_model")
     slices = _slices(data, rule)
     return Recipe(
         method=rule.name,
@@ -144,7 +137,7 @@ def _slice(data: Mapping[str, object], rule: Rule, where: str) -> Slice:
             where,
             "name one base_model for the whole recipe",
         )
-    _check_keys(data, ("sources", "parameters"), where)
+    check_keys(data, ("sources", "parameters"), where)
     entries = _entries(data.get("sources"), f"{where}.sources")
     return Slice(
         tuple(
@@ -157,9 +150,9 @@ def _slice(data: Mapping[str, object], rule: Rule, where: str) -> Slice:
 
 def _input(data: Mapping[str, object], rule: Rule, where: str, spanned: bool = False) -> Input:
     known = ("model", "layer_range", "parameters") if spanned else ("model", "parameters")
-    _check_keys(data, known, where)
+    check_keys(data, known, where)
     return Input(
-        _source(data.get("model"), where),
+        read_source(data.get("model"), where),
         _span(data.get("layer_range"), where) if spanned else None,
         read_parameters(data.get("parameters"), rule, where),
     )
@@ -190,21 +183,6 @@ def _span(value: object, where: str) -> tuple[int, int]:
     return first, last
 
 
-def _source(value: object, where: str) -> str:
-    if isinstance(value, dict):
-        _check_keys(mapping_of(cast(object, value), where), ("model",), where)
-        return _source(cast(dict[str, object], value).get("model"), where)
-    if not isinstance(value, str) or not value:
-        passed = "no model" if value is None else f"model = {value!r}"
-        raise InputError(
-            passed, "a model is a path or a hub id", where, "write `model: org/name`, quoted if odd"
-        )
-    if "+" in value:
-        rule, remedy = _REFUSED["lora"]
-        raise InputError(f"model '{value}' (path+lora)", rule, where, remedy)
-    return value
-
-
 def _dtype(data: Mapping[str, object]) -> str | None:
     for key in ("out_dtype", "dtype"):
         value = data.get(key)
@@ -224,12 +202,12 @@ def _tokenizer(data: Mapping[str, object], default: str) -> str | None:
                 "leave one out",
             )
         content = mapping_of(given, "tokenizer")
-        _check_keys(content, ("source",), "tokenizer")
+        check_keys(content, ("source",), "tokenizer")
         # mergekit's default here, which must not pass as "the base's".
         source = content.get("source", "union")
     if source is None:
         return None
-    name = _source(source, "tokenizer_source")
+    name = read_source(source, "tokenizer_source")
     if name == "union":
         raise InputError(
             "tokenizer_source = union",
@@ -246,13 +224,3 @@ def _seed(value: object) -> int:
             f"seed = {value}", "it is a non-negative integer", "seed", "correct the value"
         )
     return value
-
-
-def _check_keys(data: Mapping[str, object], known: tuple[str, ...], where: str) -> None:
-    for key in data:
-        if key in known:
-            continue
-        if key in _REFUSED:
-            rule, remedy = _REFUSED[key]
-            raise InputError(f"key '{key}'", rule, where, remedy)
-        raise InputError(f"key '{key}'", "it is unknown here", where, nearest(key, known))

@@ -1,4 +1,4 @@
-"""Parameter values in mergekit's dialect: a number, a gradient, or filtered values."""
+"""Mappings of mergekit's dialect, and its parameters: a number, a gradient, or filtered values."""
 
 from collections.abc import Mapping
 from typing import cast
@@ -15,6 +15,20 @@ _SWITCH: Mapping[object, bool] = {0: False, 1: True, "false": False, "true": Tru
 """Spellings of a switch besides YAML's own, as mergekit takes them."""
 
 
+_REFUSED: Mapping[str, tuple[str, str]] = {
+    "modules": ("merging modules apart is not supported", "use `models` or `slices`"),
+    "chat_template": (
+        "choosing a chat template is not supported: the result gets its tokenizer's",
+        "leave it out",
+    ),
+    "residual_weight": ("it is not supported", "leave it out"),
+    "tokens": ("sources for single tokens are not supported", "leave it out"),
+    "pad_to_multiple_of": ("padding the vocabulary is not supported", "leave it out"),
+    "lora": ("LoRA adapters are not supported yet", "merge the adapter into its model first"),
+}
+"""Keys of mergekit's that have no meaning here: the rule, the remedy."""
+
+
 def mapping_of(value: object, where: str) -> Mapping[str, object]:
     """`value`, if it is a mapping with names as keys; else an `InputError`."""
     if isinstance(value, dict):
@@ -22,6 +36,17 @@ def mapping_of(value: object, where: str) -> Mapping[str, object]:
         if all(isinstance(key, str) for key in mapping):
             return cast(Mapping[str, object], mapping)
     raise InputError(f"{value}", "it is not a mapping with names as keys", where, "correct it")
+
+
+def check_keys(data: Mapping[str, object], known: tuple[str, ...], where: str) -> None:
+    """Raise an `InputError` for the first key of `data` that is not `known`."""
+    for key in data:
+        if key in known:
+            continue
+        if key in _REFUSED:
+            rule, remedy = _REFUSED[key]
+            raise InputError(f"key '{key}'", rule, where, remedy)
+        raise InputError(f"key '{key}'", "it is unknown here", where, nearest(key, known))
 
 
 def read_parameters(data: object, rule: Rule, where: str) -> Parameters:

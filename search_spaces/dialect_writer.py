@@ -1,5 +1,6 @@
 """mergekit's YAML dialect: writing recipes so that mergekit makes the same model of them."""
 
+from search_spaces.dialect_sources import write_source
 from search_spaces.errors import InputError
 from search_spaces.recipe import Input, Recipe, Slice
 from search_spaces.settings import Clause, Parameters
@@ -9,19 +10,14 @@ def dump_recipe(recipe: Recipe) -> str:
     """`recipe` as YAML text that mergekit accepts and `parse_recipe` reads back unchanged.
 
     Raises:
-        InputError: a source's name means something else in the dialect (`+`, or a tokenizer's
-            source that is called `base` or `union`).
+        InputError: a tokenizer's source is called `base` or `union`, which means something else in
+            the dialect.
     """
     from search_spaces.yaml_text import write
 
-    for name in recipe.sources:
-        if "+" in name:
-            raise InputError(
-                f"source '{name}'", "'+' announces a LoRA in the dialect", "dump", "rename it"
-            )
     data: dict[str, object] = {"merge_method": recipe.method}
     if recipe.base is not None:
-        data["base_model"] = recipe.base
+        data["base_model"] = write_source(recipe.base)
     spanned = any(i.layers is not None for i in recipe.slices[0].inputs)
     if spanned:
         data["slices"] = [_slice(recipe, part) for part in recipe.slices]
@@ -47,7 +43,7 @@ def _head(recipe: Recipe) -> dict[str, object]:
                 "dump",
                 "rename the source",
             )
-        head["tokenizer_source"] = recipe.tokenizer
+        head["tokenizer_source"] = write_source(recipe.tokenizer)
     if recipe.seed:
         head["seed"] = recipe.seed
     return head
@@ -65,7 +61,7 @@ def _slice(recipe: Recipe, part: Slice) -> dict[str, object]:
 
 
 def _input(entry: Input) -> dict[str, object]:
-    data: dict[str, object] = {"model": entry.source}
+    data: dict[str, object] = {"model": write_source(entry.source)}
     if entry.layers is not None:
         data["layer_range"] = list(entry.layers)
     settings = _settings(entry.parameters)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from search_spaces.errors import InputError
 from search_spaces.rules import PARAMETERS, Parameter, Rule
@@ -51,7 +52,8 @@ def variations(rule: Rule, ranges: Mapping[str, Given]) -> tuple[Variation, ...]
 
 
 def _variation(parameter: Parameter, given: Given | None) -> Variation:
-    wanted = parameter.search if given is None else given
+    # A file may hold anything, whatever the types say: what is no list is judged as a value.
+    wanted = cast(object, parameter.search if given is None else given)
     name, per_source = parameter.name, parameter.per_source
     if wanted is None:
         raise InputError(
@@ -60,8 +62,9 @@ def _variation(parameter: Parameter, given: Given | None) -> Variation:
     if isinstance(wanted, (bool, int, float, str)):
         check_values(name, (wanted,), _WHERE)
         return Variation(name, per_source, fixed=wanted)
-    values = tuple(wanted)
-    check_values(name, values, _WHERE)
+    given_values = cast(Sequence[object], wanted) if isinstance(wanted, Sequence) else (wanted,)
+    check_values(name, given_values, _WHERE)
+    values = cast(tuple[Scalar, ...], tuple(given_values))
     if parameter.choices:
         return Variation(name, per_source, options=values)
     numbers = [v for v in values if not isinstance(v, str)]

@@ -146,11 +146,6 @@ class Recipe:
         object.__setattr__(self, "parameters", parameters(settings))
         object.__setattr__(self, "slices", (replace(lone, parameters=()),))
 
-    def depth(self, layers: int) -> int:
-        """Layers of the result, where each source has `layers`."""
-        spans = [part.inputs[0].layers for part in self.slices]
-        return sum(layers if span is None else span[1] - span[0] for span in spans)
-
     def plans(self, tensors: Iterable[str], layers: int) -> Iterator[TensorPlan]:
         """How each tensor of the *output* named in `tensors` is made, in that order.
 

@@ -57,13 +57,6 @@ class Setting:
         """The same value everywhere."""
         return cls((Clause((value,)),))
 
-    def at(self, tensor: str, depth: float) -> Scalar | None:
-        """The value for `tensor` at `depth` in [0, 1]; None if no clause selects it."""
-        for clause in self.clauses:
-            if clause.selects(tensor):
-                return clause.at(depth)
-        return None
-
 
 Parameters = tuple[tuple[str, Setting], ...]
 """Settings by parameter name, sorted by name (a mapping that can be hashed)."""

@@ -1,12 +1,13 @@
 """What a recipe must fulfil, checked when one is made."""
 
 import math
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from search_spaces.errors import InputError, nearest
 from search_spaces.rules import PARAMETERS, Parameter, Rule, rule_named
-from search_spaces.settings import Clause, Parameters, Scalar, Setting
+from search_spaces.settings import Clause, Parameters, Setting
 
 if TYPE_CHECKING:
     from search_spaces.recipe import Input, Recipe, Slice
@@ -41,8 +42,11 @@ def check_name(name: str, rule: Rule, where: str) -> None:
         )
 
 
-def check_values(name: str, values: Iterable[Scalar], where: str) -> None:
-    """Raise an `InputError` for the first of `values` that parameter `name` must not have."""
+def check_values(name: str, values: Iterable[object], where: str) -> None:
+    """Raise an `InputError` for the first of `values` that parameter `name` must not have.
+
+    The values may be anything: they are as a file spelled them.
+    """
     parameter = PARAMETERS[name]
     for value in values:
         if not _valid(parameter, value):
@@ -58,12 +62,13 @@ def domain(parameter: Parameter) -> str:
     return "it is a finite number"
 
 
-def _valid(parameter: Parameter, value: Scalar) -> bool:
+def _valid(parameter: Parameter, value: object) -> bool:
     if parameter.choices:
         return value in parameter.choices and isinstance(value, type(parameter.choices[0]))
-    if isinstance(value, (bool, str)):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
-    return parameter.low <= value <= parameter.high and math.isfinite(value)
+    # Not isfinite, which fails for an integer beyond the floats.
+    return parameter.low <= value <= parameter.high and abs(value) <= sys.float_info.max
 
 
 def _check_base(recipe: "Recipe", rule: Rule) -> None:

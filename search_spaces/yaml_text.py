@@ -55,33 +55,35 @@ _Dumper.add_representer(list, _sequence)
 _Dumper.add_representer(dict, _condition)
 
 
-def read_mapping(text: str) -> dict[str, object]:
+def read_mapping(text: str, where: str) -> dict[str, object]:
     """The mapping that `text` spells.
 
+    Args:
+        text: YAML.
+        where: what to call the text in errors (a file's path, say).
+
     Raises:
-        InputError: not YAML (with the line), a key that stands twice, or no mapping with names as
-            keys.
+        InputError: not YAML or a key that stands twice in one mapping (both with the line), or no
+            mapping with names as keys.
     """
     try:
         # The loader is a SafeLoader: it makes plain data only.
         data = cast(object, yaml.load(text, Loader=_Loader))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = f"line {mark.line + 1}" if mark else "the text"
+        place = f"{where}, line {mark.line + 1}" if mark else where
         problem = error.problem or "the text ends too early"
-        raise InputError("the text", f"it is not YAML: {problem}", line, "correct it") from None
+        raise InputError("the text", f"it is not YAML: {problem}", place, "correct it") from None
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            "the text", f"it is not YAML: {reason}", "the text", "correct it"
-        ) from None
+        raise InputError("the text", f"it is not YAML: {reason}", where, "correct it") from None
     if not isinstance(data, dict):
         kind = "nothing" if data is None else f"a {type(data).__name__}"
-        raise InputError(kind, "a recipe is a mapping", "the text", "write `key: value` lines")
+        raise InputError(kind, "a mapping is needed here", where, "write `key: value` lines")
     mapping = cast(Mapping[object, object], data)
     for key in mapping:
         if not isinstance(key, str):
-            raise InputError(f"key {key!r}", "keys are names", "the text", "quote it or correct it")
+            raise InputError(f"key {key!r}", "keys are names", where, "quote it or correct it")
     return cast(dict[str, object], data)
 
 

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -103,14 +102,6 @@ class Checkpoint:
         if name not in self._tensors:
             self._tensors[name] = self._files[self.entries[name].file].get_tensor(name)
         return self._tensors[name]
-
-    def hashes(self) -> dict[str, str]:
-        """SHA-256, hexadecimal, of each weight file by file name. Reads everything."""
-        result: dict[str, str] = {}
-        for path in self._files:
-            with path.open("rb") as stream:
-                result[path.name] = file_digest(stream, "sha256").hexdigest()
-        return result
 
     def _open(self) -> dict[str, Entry]:
         if (self.folder / SINGLE).is_file():

@@ -20,7 +20,7 @@ def resolve_model(reference: str, folder: Path, revision: str | None = None) -> 
 
     Args:
         reference: a folder (relative to `folder`, then to the current one), or a Hub id `org/name`,
-            optionally with `@revision`.
+            optionally with `@revision`. A folder whose name holds an `@` goes before a Hub id.
         folder: what relative paths are relative to.
         revision: branch, tag or commit of a Hub model; instead of `@revision`.
 
@@ -33,9 +33,10 @@ def resolve_model(reference: str, folder: Path, revision: str | None = None) -> 
             return candidate.resolve()
     name, _, pinned = reference.partition("@")
     if path.is_absolute() or not _HUB_ID.fullmatch(name) or name.startswith("."):
+        lora = " (path+lora is not supported yet: merge the adapter into its model first)"
         raise InputError(
             f"model '{reference}'",
-            "there is no such folder",
+            "there is no such folder" + (lora if "+" in reference else ""),
             f"relative to {folder}",
             "correct the path, or name a model of the Hugging Face Hub as org/name",
         )

@@ -9,18 +9,11 @@ from typing import Any
 
 import torch
 
-from evomerge.merge.checkpoint import Checkpoint, text_config
+from evomerge.merge.checkpoint import Checkpoint
+from evomerge.merge.configs import check_configs, differences
+from evomerge.merge.vocabulary import check_vocabularies
 from search_spaces.errors import InputError
 from search_spaces.roles import role
-
-_SAME_CONFIG = (
-    "model_type",
-    "architectures",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-)
-"""Configuration keys that change a tensor's meaning without (always) changing its shape."""
 
 _BUFFERS = ("rotary_emb.inv_freq",)
 """Floating tensors that older checkpoints carry but that are computed, not learned."""
@@ -119,15 +112,15 @@ class Sources:
         """Size of all weight files together."""
         return sum(path.stat().st_size for c in self._all.values() for path in c.files)
 
-    def file_hashes(self) -> dict[str, dict[str, str]]:
-        """SHA-256 of every weight file: source -> file name -> hexadecimal. Reads everything."""
-        return {name: checkpoint.hashes() for name, checkpoint in self._all.items()}
-
     def check_compatible(self) -> None:
-        """Check that the sources are one architecture with equal tensors, by headers only.
+        """Check that the sources are one architecture with equal tensors and one vocabulary.
+
+        Reads headers, configurations and tokenizers, no weights. What differs and may still be
+        merged is in `warnings`.
 
         Raises:
-            InputError: names the first difference and both models.
+            InputError: names the first difference and both models, or the first source, if it has
+                no tokenizer.
         """
         said = {c.name: _says_tied(c) for c in self._all.values()}
         if {True, False} <= set(said.values()):
@@ -138,8 +131,18 @@ class Sources:
                 "untie the others: save them with a head of their own",
             )
         for other in list(self._all.values())[1:]:
-            self._check_config(other)
+            check_configs(self._first, other)
             self._check_tensors(other)
+        check_vocabularies({name: c.folder for name, c in self._all.items()})
+
+    def warnings(self) -> list[str]:
+        """What differs between the configurations without forbidding a merge, a sentence each.
+
+        The result takes the first source's (or a recipe's base's); the rotary embedding is one.
+        """
+        return [
+            w for other in list(self._all.values())[1:] for w in differences(self._first, other)
+        ]
 
     def check_finite(self) -> None:
         """Read every floating tensor and check that it holds no NaN or infinity.
@@ -156,28 +159,6 @@ class Sources:
                         checkpoint.where,
                         "use an intact checkpoint",
                     )
-
-    def _check_config(self, other: Checkpoint) -> None:
-        first = self._first
-        pair = f"sources {first.name} and {other.name}"
-        for key in _SAME_CONFIG:
-            mine, theirs = (
-                text_config(c.config).get(key, c.config.get(key)) for c in (first, other)
-            )
-            if mine is not None and theirs is not None and mine != theirs:
-                raise InputError(
-                    f"{key} {mine} and {theirs}",
-                    "sources have one architecture",
-                    pair,
-                    "merge fine-tunes of the same base model",
-                )
-        if first.layers != other.layers:
-            raise InputError(
-                f"{first.layers} and {other.layers} layers",
-                "sources have equal depth",
-                pair,
-                "merge fine-tunes of the same base model",
-            )
 
     def _check_tensors(self, other: Checkpoint) -> None:
         first, pair = self._first, f"sources {self._first.name} and {other.name}"

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 
 from evomerge.merge.checkpoint import INDEX, SINGLE
 from evomerge.merge.sources import Sources
-from evomerge.merge.weights import MergedWeights
+from evomerge.merge.vocabulary import has_tokenizer
+from evomerge.merge.weights import MergedWeights, MergeError
 from search_spaces.errors import InputError
 from search_spaces.recipe import Recipe
 
@@ -60,15 +61,19 @@ def write_model(
         extra_files: further files: name -> text.
 
     Raises:
-        InputError: `out` holds something or is a file, the disk is full, the recipe does not fit
-            the sources.
-        MergeError: a tensor came out with NaN or infinity.
+        InputError: `out` holds something, is a file or below one, may not be written or does not
+            fit the disk; the recipe does not fit the sources; a tensor came out with NaN or
+            infinity (names it and the dtype); the source of `recipe.tokenizer` has none.
     """
     weights = MergedWeights(sources)
     weights.prepare(recipe)
+    _check_tokenizer(recipe, sources)
     sizes = {name: _bytes(weights, name) for name in weights.names()}
     with _whole_or_absent(out, sum(sizes.values())) as folder:
-        _write_weights(weights, sizes, max_shard_bytes, folder)
+        try:
+            _write_weights(weights, sizes, max_shard_bytes, folder)
+        except MergeError as error:
+            raise _not_finite(error, weights.dtype) from error
         _write_json(weights.output_config(), folder / "config.json")
         first = recipe.sources[0]
         _copy(sources.folder(first), folder, ["generation_config.json"])
@@ -90,6 +95,29 @@ def shards(sizes: Mapping[str, int], max_bytes: float) -> list[list[str]]:
         result[-1].append(name)
         used += size
     return result
+
+
+def _check_tokenizer(recipe: Recipe, sources: Sources) -> None:
+    name = recipe.tokenizer
+    if name is not None and not has_tokenizer(sources.folder(name)):
+        raise InputError(
+            f"tokenizer of '{name}'",
+            "this source has none",
+            f"source {name} ({sources.folder(name)})",
+            "name another source",
+        )
+
+
+def _not_finite(error: MergeError, dtype: torch.dtype) -> InputError:
+    narrow = dtype == torch.float16  # the other dtypes reach as far as float32
+    return InputError(
+        f"dtype {str(dtype).removeprefix('torch.')}",
+        error.reason,
+        f"tensor {error.tensor}",
+        "choose another dtype: bfloat16 or float32"
+        if narrow
+        else "choose smaller weights, and check that the sources are finite",
+    )
 
 
 def _bytes(weights: MergedWeights, name: str) -> int:
@@ -130,6 +158,31 @@ def _copy(source: Path, target: Path, names: Sequence[str]) -> None:
 def _whole_or_absent(out: Path, weight_bytes: int) -> Iterator[Path]:
     """A temporary folder that becomes `out` if the block succeeds and vanishes if it does not."""
     where = f"output folder {out}"
+    try:
+        temporary = _begin(out, weight_bytes, where)
+    except OSError as error:
+        if _is_disk_full(error):
+            raise _disk_full("there is no space at all", where) from error
+        raise InputError(
+            str(out),
+            f"it cannot be made ({error.strerror}: {error.filename})",
+            where,
+            "name a folder that you may write, in a folder",
+        ) from error
+    try:
+        yield temporary
+        if out.exists():
+            out.rmdir()
+        temporary.rename(out)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if _is_disk_full(error):
+            raise _disk_full("the disk filled up while writing", where) from error
+        raise
+
+
+def _begin(out: Path, weight_bytes: int, where: str) -> Path:
+    """The temporary folder, if `out` may become what it will be and fits."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(
             str(out), "the output folder must be new or empty", where, "name another, or remove it"
@@ -141,16 +194,7 @@ def _whole_or_absent(out: Path, weight_bytes: int) -> Iterator[Path]:
     _remove_leftovers(out)
     temporary = out.parent / f".{out.name}.{os.getpid()}.partial"
     temporary.mkdir()
-    try:
-        yield temporary
-        if out.exists():
-            out.rmdir()
-        temporary.rename(out)
-    except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if _is_disk_full(error):
-            raise _disk_full("the disk filled up while writing", where) from error
-        raise
+    return temporary
 
 
 def _remove_leftovers(out: Path) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from evomerge.report.tables import label_of, mean_of, one_direction
+from evomerge.report.tables import results
 from search_spaces.recipe import Recipe
 
 CARD = """\
@@ -74,19 +74,9 @@ def model_card(
 
 def test_scores(summary: Mapping[str, Any]) -> str:
     """Winner and baselines on the test items, as a Markdown table."""
-    names = [o["name"] for o in summary["objectives"]]
-    mean = len(names) > 1 and one_direction(summary["objectives"])
-    head = ["model", *names, *(["mean"] if mean else [])]
-    lines = [
-        "On test items, which the search never saw (± standard error):", "",
-        "| " + " | ".join(head) + " |", "|" + "---|" * len(head),
-    ]  # fmt: skip
-    for label, objectives in summary["baselines"].items():
-        estimates = [objectives[name] for name in names]
-        if mean:
-            estimates.append(mean_of(estimates))
-        cells = [f"{e['value']:.3f} ± {e['se']:.3f}" for e in estimates]
-        lines.append("| " + " | ".join([label_of(label), *cells]) + " |")
+    head, rows = results(summary)
+    lines = ["On test items, which the search never saw (± standard error):", ""]
+    lines += ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
     return "\n".join(lines)
 
 

@@ -41,7 +41,17 @@ def _summary(run: RunFolder, database: Database) -> dict[str, Any]:
         "baselines": baselines(run),
         "hypervolume": standing.hypervolume(),
         "chosen": choice["id"],
+        "averaged": _averaged(run),
     }
+
+
+def _averaged(run: RunFolder) -> bool:
+    """Whether the mean of the objectives is one of independent scores: no task in two of them."""
+    objectives = run.config.fitness.all_objectives
+    tasks = [task for o in objectives for task in ([o.task] if o.task else list(o.tasks or {}))]
+    scores = all((o.task or o.tasks) and o.direction != "minimize" for o in objectives)
+    maximised = all(o["direction"] == "maximize" for o in run.database.meta("objectives", []))
+    return len(objectives) > 1 and scores and maximised and len(tasks) == len(set(tasks))
 
 
 def budget_of(run: RunFolder) -> int:

@@ -20,28 +20,30 @@ def label_of(name: str) -> str:
     return LABELS.get(name, name)
 
 
-def results_table(summary: Mapping[str, Any]) -> Table:
-    """Baselines and winner on the test items: value ± standard error of each objective, and the mean."""
+def results(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the table of baselines and winner on the test items.
+
+    Value ± standard error of each objective, and of their mean where it has a meaning.
+    """
     names = [o["name"] for o in summary["objectives"]]
-    table = Table(title="on test items, which the search never saw (± standard error)")
-    table.add_column("model")
-    for name in names:
-        table.add_column(name, justify="right")
-    mean = len(names) > 1 and one_direction(summary["objectives"])
-    if mean:
-        table.add_column("mean", justify="right")
+    rows: list[list[str]] = []
     for label, objectives in summary["baselines"].items():
-        cells = [_cell(objectives[name]) for name in names]
-        if mean:
-            cells.append(_cell(mean_of([objectives[name] for name in names])))
-        style = "bold green" if label == "winner" else None
-        table.add_row(label_of(label), *cells, style=style)
+        estimates = [objectives[name] for name in names]
+        if summary["averaged"]:
+            estimates.append(mean_of(estimates))
+        rows.append([label_of(label), *map(_cell, estimates)])
+    return ["model", *names, *(["mean"] if summary["averaged"] else [])], rows
+
+
+def results_table(summary: Mapping[str, Any]) -> Table:
+    """`results` for a terminal."""
+    head, rows = results(summary)
+    table = Table(title="on test items, which the search never saw (± standard error)")
+    for number, name in enumerate(head):
+        table.add_column(name, justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*row, style="bold green" if row[0] == label_of("winner") else None)
     return table
-
-
-def one_direction(objectives: Sequence[Mapping[str, str]]) -> bool:
-    """Whether a mean over the objectives makes sense: all are maximised."""
-    return all(o["direction"] == "maximize" for o in objectives)
 
 
 def mean_of(estimates: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -6,10 +6,14 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+import yaml
 
+from evomerge.report.summary import summarise
+from evomerge.runs.folder import RunFolder
 from tests.conftest import show
 
 FACTS = ("id", "genome", "recipe_hash", "objectives", "outcome", "on_front", "selection", "cached")
@@ -19,8 +23,6 @@ FACTS = ("id", "genome", "recipe_hash", "objectives", "outcome", "on_front", "se
 def run_file(tmp_path_factory, quickstart):
     """A run small enough to be repeated: 24 candidates and as many random ones."""
     import copy
-
-    import yaml
 
     content = copy.deepcopy(quickstart)
     for task in content["fitness"]["tasks"].values():
@@ -72,17 +74,50 @@ def undisturbed(run_file):
 @pytest.mark.parametrize("evaluations", [1, 7, 12, 23, 40, 50])
 def test_killed_and_resumed_equals_undisturbed(evaluations, run_file, undisturbed, evomerge):
     folder = run_file.parent / f"killed-{evaluations}"
-    kept = kill_at(run_file, folder, evaluations)
-    assert kept >= min(evaluations, 1)
+    kill_at(run_file, folder, evaluations)
     paid_before = paid(folder)
+    assert evaluations <= len(paid_before) < len(paid(run_file.parent / "undisturbed"))
     done = evomerge("resume", folder)
     assert done.returncode == 0, done.stderr
-    again = show(folder)
+    assert paid(folder)[: len(paid_before)] == paid_before
+    assert_equal_runs(show(folder), undisturbed)
+
+
+def assert_equal_runs(again, undisturbed):
     for key in ("status", "budget", "objectives", "baselines", "hypervolume", "chosen"):
         assert again[key] == undisturbed[key], key
     for a, b in zip(again["candidates"], undisturbed["candidates"], strict=True):
         assert {k: a[k] for k in FACTS} == {k: b[k] for k in FACTS}
+
+
+def test_killed_with_two_ray_evaluators_at_work(run_file, undisturbed, evomerge):
+    """Candidates finish in any order there; they are told in the order of ask all the same."""
+    ray_file = run_file.parent / "ray.yaml"
+    content = yaml.safe_load(run_file.read_text())
+    ray_file.write_text(yaml.safe_dump({**content, "cluster": {"evaluators": 2}}))
+    folder = run_file.parent / "killed-ray"
+    kill_at(ray_file, folder, 9)
+    paid_before = paid(folder)
+    assert len(paid_before) < len(paid(run_file.parent / "undisturbed"))
+    done = evomerge("resume", folder)
+    assert done.returncode == 0, done.stderr
     assert paid(folder)[: len(paid_before)] == paid_before
+    assert_equal_runs(show(folder), undisturbed)
+
+
+def test_show_works_while_the_search_records(run_file):
+    folder = run_file.parent / "watched"
+    driver = start(run_file, folder)
+    seen = []
+    while driver.poll() is None:
+        if (folder / "run.db").exists():
+            with closing(RunFolder.open(folder)) as run:
+                seen.append(summarise(run))
+    assert driver.returncode == 0
+    done = [s["budget"]["done"] for s in seen]
+    assert done == sorted(done)
+    assert len(set(done)) > 5, "it was seen growing"
+    assert "running" in {s["status"] for s in seen}
 
 
 def paid(folder: Path) -> list[tuple[object, ...]]:

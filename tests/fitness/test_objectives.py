@@ -1,15 +1,17 @@
+import hashlib
 import math
 import pickle
 import statistics
+import sys
 
 import numpy as np
 import pytest
 
 from fitness.errors import FitnessError
 from fitness.estimate import Estimate, mean_estimate, weighted
-from fitness.functions import load_function
+from fitness.functions import function_digest, load_function
 from fitness.items import Response
-from fitness.objectives import Objectives, ObjectiveSpec, function_estimate
+from fitness.objectives import Objectives, ObjectiveSpec, direction_of, function_estimate
 
 POOLS = {"maths": 100, "words": 50}
 
@@ -158,7 +160,9 @@ SPECS = [
     (ObjectiveSpec("m", "task", tasks={"math": 1}), "task 'math': unknown; did you mean 'maths'"),
     (ObjectiveSpec("m", "task", tasks=dict.fromkeys(POOLS, 1)), "name exactly one"),
     (ObjectiveSpec("m", "weighted"), "name at least one with its weight"),
-    (ObjectiveSpec("m", "weighted", tasks={"maths": 0}), "each must be above 0"),
+    (ObjectiveSpec("m", "weighted", tasks={"maths": 0}), "each must be finite and above 0"),
+    (ObjectiveSpec("m", "weighted", tasks={"maths": math.nan}), "each must be finite and above 0"),
+    (ObjectiveSpec("m", "cost", tasks={"maths": math.inf}, cost="tokens"), "each must be finite"),
     (ObjectiveSpec("m", "cost", cost="token"), "cost 'token': unknown; did you mean 'tokens'"),
 ]
 
@@ -180,6 +184,31 @@ def test_names_differ_and_responses_are_there():
 def test_specs_are_plain_data():
     spec = ObjectiveSpec("m", "weighted", tasks={"maths": 1.0, "words": 2.0})
     assert pickle.loads(pickle.dumps(spec)) == spec
+
+
+def test_metrics_of_a_mean_point_one_way():
+    """A mean of accuracy and of error rate was minimised: it rewarded wrong answers."""
+    higher = {"maths": True, "words": True, "errors": False, "blunders": False}
+    assert direction_of({"maths": 1, "words": 2}, higher, "objective 'm'") == "maximize"
+    assert direction_of({"errors": 1, "blunders": 2}, higher, "objective 'm'") == "minimize"
+    assert direction_of({}, higher, "objective 'm'") == "maximize"
+    message = r"objective 'm': .*higher is better for \['maths'\], lower for \['errors'\]"
+    with pytest.raises(FitnessError, match=message):
+        direction_of({"maths": 1, "errors": 1}, higher, "objective 'm'")
+    with pytest.raises(FitnessError, match="task 'math': unknown; did you mean 'maths'"):
+        direction_of({"math": 1}, higher, "objective 'm'")
+
+
+@pytest.mark.parametrize("score", [0.0, 1.0])
+def test_a_mean_of_answers_that_agree_is_not_known_exactly(score):
+    """5 right of 5 had no error as a custom function, so nothing could be better by chance."""
+    answers = {"maths": responses(maths=[score] * 5, words=())}
+
+    def mean(by_task):
+        return statistics.fmean(r.score for r in by_task["maths"])
+
+    assert function_estimate(mean, "f", answers, POOLS) == mean_estimate([score] * 5, 100)
+    assert function_estimate(lambda r: 7.0, "f", answers, POOLS) == Estimate(7.0, 0.0)
 
 
 REFERENCES = [
@@ -207,3 +236,43 @@ def test_functions_that_can(tmp_path):
         (tmp_path / name / "mine.py").write_text(f"def f(responses): return {value}\n")
     assert load_function("one/mine.py:f", tmp_path)({}) == 1
     assert load_function("two/mine.py:f", tmp_path)({}) == 2
+
+
+def test_a_file_with_a_dataclass_and_late_annotations(tmp_path):
+    """`dataclasses` looks its module up in `sys.modules`; the file was refused."""
+    (tmp_path / "mine.py").write_text(
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "@dataclass\n"
+        "class Limit:\n    value: float = 0.25\n"
+        "def f(responses): return Limit().value\n"
+    )
+    function = load_function("mine.py:f", tmp_path)
+    assert function({}) == 0.25
+    assert vars(sys.modules[function.__module__])["f"] is function
+    assert "mine" not in sys.modules
+
+
+def test_a_file_that_fails_leaves_no_module(tmp_path):
+    (tmp_path / "mine.py").write_text("raise SystemExit\n")
+    before = set(sys.modules)
+    with pytest.raises(SystemExit):
+        load_function("mine.py:f", tmp_path)
+    assert set(sys.modules) == before
+
+
+def test_the_digest_of_a_function_is_that_of_its_file(tmp_path, monkeypatch):
+    path = tmp_path / "mine.py"
+    path.write_text("def f(responses): return 1.0\n")
+    digest = function_digest("mine.py:f", tmp_path)
+    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    path.write_text("def f(responses): return 2.0\n")
+    assert function_digest("mine.py:f", tmp_path) != digest
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / "digested.py").write_text("def f(responses): return 3.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    packed = function_digest("packed.digested:f", tmp_path)
+    assert packed == function_digest("packed/digested.py:f", tmp_path)
+    assert len(function_digest("math:fsum", tmp_path)) == 64
+    with pytest.raises(FitnessError, match="there is no file"):
+        function_digest("absent.py:f", tmp_path)

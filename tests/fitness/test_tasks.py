@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import pickle
@@ -12,6 +13,7 @@ import yaml
 from fitness.engines.transformers import TransformersEngine
 from fitness.errors import FitnessError
 from fitness.items import Reply
+from fitness.splits import SplitSizes, deal
 from fitness.tasks import TaskSpec, compile_tasks
 
 from .conftest import FolderWeights, choices, exact_match, make_tokenizer, questions, write_task
@@ -35,8 +37,6 @@ def test_items_are_the_tasks_documents_in_order(task_folder):
     assert {len(item.requests) for item in tasks.items("choice")} == {4}
     assert (tasks.metric("extract"), tasks.metric("choice")) == ("exact_match", "acc")
     assert tasks.higher_is_better("choice") is True
-    assert tasks.prompts("extract") == (docs[0]["question"],)
-    assert tasks.prompts("choice")[0].startswith(questions(40, 1)[0]["question"] + " ")
 
 
 def test_the_first_filter_finds_answers_and_says_when_it_does_not(task_folder):
@@ -203,9 +203,16 @@ BAD = [
     ),
     ({"num_fewshot": 0}, {"num_fewshot": 2}, "num_fewshot = 2: the task's file fixes it to 0"),
     (
-        {},
+        {"fewshot_split": "train"},
         {"num_fewshot": 50},
         "document 0: task 'mine': lm-eval refuses it: ValueError: Sample larger",
+    ),
+    ({}, {"num_fewshot": 2}, "num_fewshot = 2: its examples come from the evaluated split 'test'"),
+    ({"num_fewshot": 1, "fewshot_split": "test"}, {}, "prompts would quote test items"),
+    (
+        {"test_split": None, "validation_split": "test"},
+        {"num_fewshot": 1},
+        "prompts would quote test items",
     ),
     ({}, {"metric": "exact_mach"}, "metric 'exact_mach': unknown; did you mean 'exact_match'"),
     ({}, {"filter": "strict"}, "filter 'strict': unknown; use one of: none"),
@@ -217,7 +224,8 @@ BAD = [
 
 @pytest.mark.parametrize(("changes", "options", "message"), BAD)
 def test_what_is_wrong_with_a_task_is_said_in_one_line(tmp_path, changes, options, message):
-    write_task(tmp_path, "mine", {"test": questions(5, 0)}, **exact_match())
+    rows = {"test": questions(5, 0), "train": questions(5, 1)}
+    write_task(tmp_path, "mine", rows, **exact_match())
     edit(tmp_path, **changes)
     with pytest.raises(FitnessError) as caught:
         one(tmp_path, **options)
@@ -283,6 +291,157 @@ def test_a_question_asked_twice_is_one_item_of_the_splits(tmp_path):
     tasks = one(tmp_path)
     assert len(tasks.items("mine")) == 6
     assert [item.index for item in tasks.distinct("mine")] == [0, 1, 2, 3, 4]
+
+
+OTHERS = [
+    {"training_split": "more"},
+    {"validation_split": "more"},
+    {"fewshot_split": "more"},
+    {"fewshot_config": {"samples": questions(3, 1)}},
+]
+
+
+@pytest.mark.parametrize("source", OTHERS)
+def test_examples_from_elsewhere_quote_no_test_item(tmp_path, source):
+    docs = questions(5, 0)
+    rows = {"test": docs, "more": questions(3, 1)}
+    write_task(tmp_path, "mine", rows, **exact_match(num_fewshot=2, **source))
+    for item, doc in zip(one(tmp_path).items("mine"), docs, strict=True):
+        quoted = [d["question"] in item.requests[0].context for d in docs]
+        assert sum(quoted) == 1
+        assert item.requests[0].context.endswith(doc["question"])
+
+
+def test_no_examples_need_no_other_split(tmp_path):
+    write_task(tmp_path, "mine", {"test": questions(5, 0)}, **exact_match(num_fewshot=2))
+    assert len(one(tmp_path, num_fewshot=0).items("mine")) == 5
+
+
+def test_two_forms_of_a_question_are_equal_and_dealt_alike(tmp_path):
+    """Such as lunari_words and lunari_words_mc: one could search on what the other tests on."""
+    docs = choices(30, 4)
+    spaced = "{{question[:1]}} {{question[1:]}}"
+    write_task(tmp_path, "open", {"test": docs}, **exact_match(doc_to_text=spaced))
+    multiple = {
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{question[:1]}}\n  {{question[1:]}}\n",
+        "doc_to_choice": "choices",
+        "doc_to_target": "label",
+    }
+    write_task(tmp_path, "closed", {"test": docs[::-1]}, **multiple)
+    framed = exact_match(doc_to_text=f"ab: {spaced}\nc:")
+    write_task(tmp_path, "framed", {"test": docs[5:]}, **framed)
+    specs = [TaskSpec(name, tmp_path) for name in ("open", "closed", "framed")]
+    tasks = compile_tasks(specs)
+    assert len(set(tasks.questions("open"))) == 30
+    assert tasks.questions("closed") == tasks.questions("open")[::-1]
+    assert tasks.questions("framed") == tasks.questions("open")[5:]
+    assert compile_tasks(specs[::-1]).questions("open") == tasks.questions("open")
+
+    asked = {name: tasks.questions(name) for name in tasks.names}
+    sizes = {"open": SplitSizes(5, 5), "closed": SplitSizes(10, 5, 5), "framed": SplitSizes(3, 7)}
+    dealt = deal(asked, sizes, 0)
+    used = {
+        split: {asked[name][i] for name in asked for i in getattr(dealt[name], split)}
+        for split in ("search", "selection", "test")
+    }
+    assert len(set.union(*used.values())) == sum(map(len, used.values()))
+
+
+def test_choices_are_the_question_where_the_text_says_nothing(tmp_path):
+    """As in blimp: one text for all would make them one question, of one split."""
+    multiple = {
+        "output_type": "multiple_choice",
+        "doc_to_text": "ab?",
+        "doc_to_choice": "choices",
+        "doc_to_target": "label",
+    }
+    write_task(tmp_path, "mine", {"test": choices(20, 0)}, **multiple)
+    assert len(set(one(tmp_path).questions("mine"))) == 20
+    edit(tmp_path, doc_to_text="")
+    assert len(set(one(tmp_path).questions("mine"))) == 20
+
+
+def test_blank_replies_can_be_scored(task_folder):
+    tasks = compile_tasks([TaskSpec(name, task_folder) for name in ("extract", "choice")])
+    items = [*tasks.items("extract")[:2], *tasks.items("choice")[:2]]
+    blank = tasks.blank_replies(items)
+    assert blank[0] == [Reply(text="", tokens=1)]
+    assert blank[2] == [Reply(logprob=-1.0, tokens=1)] * 4
+    found = tasks.score(items, blank)
+    assert [(r.score, r.tokens, r.parse_failure) for r in found[:2]] == [(0.0, 1, True)] * 2
+    assert [r.tokens for r in found[2:]] == [0, 0]
+
+
+def digests(folder, **options):
+    return [item.digest for item in one(folder, **options).items("mine")]
+
+
+def test_other_scoring_gives_other_digests(tmp_path):
+    """A run resumed with another metric, filter or scoring code mixed scores of both."""
+    pipelines = [
+        {"name": name, "filter": [{"function": "regex", "regex_pattern": pattern}, take]}
+        for take in [{"function": "take_first"}]
+        for name, pattern in (("digit", "([0-3])"), ("letter", "([a-d])"))
+    ]
+    write_task(tmp_path, "mine", {"test": choices(5, 0)}, **exact_match(filter_list=pipelines))
+    first = digests(tmp_path)
+    assert digests(tmp_path) == first
+    seen = [first, digests(tmp_path, filter="letter")]
+    pipelines[0]["filter"][0]["regex_pattern"] = "([0-2])"
+    edit(tmp_path, filter_list=pipelines)
+    seen.append(digests(tmp_path))
+    metric = {"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}
+    edit(tmp_path, metric_list=[metric | {"ignore_case": True}])
+    seen.append(digests(tmp_path))
+    edit(
+        tmp_path,
+        output_type="multiple_choice",
+        doc_to_choice="choices",
+        doc_to_target="label",
+        generation_kwargs=None,
+        filter_list=None,
+        metric_list=[{**metric, "metric": name} for name in ("acc", "acc_norm")],
+    )
+    seen += [digests(tmp_path), digests(tmp_path, metric="acc_norm")]
+    for one_way, other in itertools.combinations(seen, 2):
+        assert not set(one_way) & set(other)
+
+
+def test_other_scoring_code_gives_other_digests(tmp_path):
+    """Helpers beside the scoring function count too, and so does all it sees of the document."""
+    code = "return {'points': float(results[0] > LIMIT)}"
+    with_scoring(tmp_path, code)
+    scoring = tmp_path / "scoring.py"
+    source = scoring.read_text()
+    seen = []
+    for limit in ("a", "b"):
+        scoring.write_text(f"LIMIT = '{limit}'\n{source}")
+        seen.append(digests(tmp_path))
+    docs = [doc | {"hint": "c"} for doc in questions(5, 0)]
+    (tmp_path / "mine-test.jsonl").write_text("".join(json.dumps(doc) + "\n" for doc in docs))
+    seen.append(digests(tmp_path))
+    assert len({digest for some in seen for digest in some}) == 15
+    assert digests(tmp_path) == seen[-1]
+
+
+def test_another_metric_function_gives_other_digests(tmp_path):
+    write_task(tmp_path, "mine", {"test": questions(5, 0)}, **exact_match(metric_list=None))
+    edit(tmp_path, metric_list=None)
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        path.read_text() + "metric_list:\n- metric: !function own.points\n"
+        "  aggregation: mean\n  higher_is_better: true\n"
+    )
+    seen = []
+    for value in (0.25, 0.75):
+        (tmp_path / "own.py").write_text(
+            f"def points(references, predictions):\n    return {value}\n"
+        )
+        tasks = one(tmp_path)
+        assert tasks.score(tasks.items("mine")[:1], [says("a")])[0].score == value
+        seen += [item.digest for item in tasks.items("mine")]
+    assert len(set(seen)) == 10
 
 
 def test_a_task_asked_for_twice(task_folder):

@@ -26,6 +26,19 @@ def test_folders_relative_to_the_recipe_then_to_the_current_one(
     assert revision_of(here) is None
 
 
+def test_folders_with_an_at_go_before_revisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("org/model@v2", "org/model", "at@home/maths"):
+        (tmp_path / name).mkdir(parents=True)
+        for reference in (name, f"./{name}", str(tmp_path / name)):
+            assert resolve_model(reference, tmp_path / "recipes") == tmp_path / name
+
+
+def test_a_missing_folder_with_a_plus_may_be_meant_as_a_lora(tmp_path: Path):
+    with pytest.raises(InputError, match=r"no such folder \(path\+lora is not supported yet"):
+        resolve_model(f"{tmp_path}/model+{tmp_path}/adapter", tmp_path)
+
+
 @pytest.mark.parametrize("reference", ["/nowhere/at/all", "./missing", "../missing", "a/b/c"])
 def test_missing_folder(tmp_path: Path, reference: str):
     with pytest.raises(InputError, match=r"no such folder; correct the path, or name"):

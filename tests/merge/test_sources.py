@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -74,15 +75,6 @@ def test_storage_dtype(family: Callable[..., Family], dtype: torch.dtype):
     sources = checked(family("llama", dtype))
     assert sources.dtype("a") == dtype
     assert sources.tensor("a", UP).dtype == dtype
-
-
-def test_hashes_are_those_of_the_files(family: Callable[..., Family]):
-    import hashlib
-
-    made = family("llama", shard="20KB")
-    hashes = open_sources(made.folders).file_hashes()
-    for path in made.folders["a"].glob("*.safetensors"):
-        assert hashes["a"][path.name] == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 # --- folders --------------------------------------------------------------------------------------
@@ -281,3 +273,176 @@ def test_computed_buffers_of_old_checkpoints_are_ignored(llama_copy: Family):
     buffer = "model.layers.0.self_attn.rotary_emb.inv_freq"
     edit(llama_copy.folders["b"], lambda t: t.update({buffer: torch.ones(4)}))
     assert buffer not in checked(llama_copy).names_of("b")
+
+
+# --- configurations -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "message"),
+    [
+        ({}, {"hidden_act": "gelu"}, "activation silu and gelu"),
+        ({}, {"hidden_activation": "relu"}, "activation silu and relu"),
+        (
+            {"partial_rotary_factor": 1.0},
+            {"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}},
+            r"partial_rotary_factor 1\.0 and 0\.5",
+        ),
+        (
+            {"rotary_pct": 0.25},
+            {"partial_rotary_factor": 0.5},
+            r"partial_rotary_factor 0\.25 and 0\.5",
+        ),
+    ],
+)
+def test_functions_between_the_tensors_differ(
+    llama_copy: Family, mine: dict, theirs: dict, message: str
+):
+    configure(llama_copy.folders["base"], **mine)
+    configure(llama_copy.folders["b"], **theirs)
+    with refused(rf"sources base and b: {message}: sources have one architecture"):
+        open_sources({n: llama_copy.folders[n] for n in ("base", "b")}).check_compatible()
+
+
+OLD = {"rope_parameters": None, "rope_theta": 10000, "rope_scaling": None, "hidden_act": "swish"}
+"""As transformers 4 spells what transformers 5 writes for these models."""
+
+
+def test_one_configuration_in_two_spellings(llama_copy: Family):
+    assert checked(llama_copy).warnings() == []
+    configure(llama_copy.folders["a"], **OLD)
+    configure(llama_copy.folders["b"], **OLD | {"rope_theta": None})
+    assert checked(llama_copy).warnings() == []
+    scaled = {"factor": 8.0, "low_freq_factor": 1.0}
+    new = {"rope_theta": 5e5, "rope_type": "llama3", "original_max_position_embeddings": 64}
+    configure(llama_copy.folders["base"], rope_parameters=new | scaled)
+    configure(llama_copy.folders["a"], rope_theta=5e5, rope_scaling={"type": "llama3", **scaled})
+    nested = {"full_attention": new | scaled, "sliding_attention": {"rope_theta": 1e4}}
+    configure(llama_copy.folders["b"], rope_theta=None, rope_parameters=nested)
+    assert checked(llama_copy).warnings() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (OLD | {"rope_theta": 1e6}, "rope_theta 1000000.0, 'base' 10000.0"),
+        (
+            {"rope_parameters": {"rope_theta": 1e6, "rope_type": "default"}},
+            "rope_theta 1000000.0, 'base' 10000.0",
+        ),
+        (
+            OLD | {"rope_scaling": {"type": "linear", "factor": 4.0}},
+            "rope_scaling {'rope_type': 'linear', 'factor': 4.0}, 'base' {'rope_type': 'default'}",
+        ),
+        ({"rms_norm_eps": 1e-5}, "rms_norm_eps 1e-05, 'base' 1e-06"),
+    ],
+)
+def test_rotary_embeddings_that_differ_are_merged_with_a_warning(
+    llama_copy: Family, changes: dict, expected: str
+):
+    """Qwen2.5 and Qwen2.5-Math differ so, and are merged; the result takes one of the two."""
+    configure(llama_copy.folders["b"], **changes)
+    found = checked(llama_copy).warnings()
+    assert found == [f"source 'b' has {expected}: merged layers use that of 'base'"]
+
+
+# --- vocabularies ---------------------------------------------------------------------------------
+
+
+def retoken(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Rewrite a folder's tokenizer.json."""
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_two_tokens_swapped(llama_copy: Family):
+    """Shapes agree, and every merged embedding of the two would be half another word's."""
+    retoken(llama_copy.folders["b"], lambda t: t["model"]["vocab"].update(w3=5, w5=3))
+    with refused(
+        r"tokenizers of base and b: token 'w3' \(id 3 in base, id 5 in b\), "
+        r"'w5' \(id 5 in base, id 3 in b\): .*the same tokenizer"
+    ):
+        checked(llama_copy)
+
+
+@pytest.mark.parametrize("who", ["base", "b"])
+def test_an_added_token_of_one_source(llama_copy: Family, who: str):
+    """It names a padding row, so that no shape tells."""
+    added = {"id": 48, "content": "<think>", "special": True}
+    retoken(llama_copy.folders[who], lambda t: t["added_tokens"].append(added))
+    ids = {"base": "none", "b": "none"} | {who: "id 48"}
+    with refused(rf"token '<think>' \({ids['base']} in base, {ids['b']} in b\)"):
+        checked(Family({name: llama_copy.folders[name] for name in ("base", "b")}))
+
+
+def test_many_differing_tokens_are_counted(llama_copy: Family):
+    def shift(tokenizer: dict[str, Any]) -> None:
+        vocabulary = tokenizer["model"]["vocab"]
+        vocabulary.update({f"w{i}": (i + 1) % 47 for i in range(47)})
+
+    retoken(llama_copy.folders["b"], shift)
+    with refused(r"token 'w0' \(id 0 in base, id 1 in b\), .*'w4' \([^)]*\) and 42 more"):
+        checked(llama_copy)
+
+
+def test_the_same_vocabulary_written_otherwise(llama_copy: Family):
+    def turn(tokenizer: dict[str, Any]) -> None:
+        vocabulary = tokenizer["model"]["vocab"]
+        tokenizer["model"]["vocab"] = dict(reversed(vocabulary.items()))
+
+    retoken(llama_copy.folders["b"], turn)
+    checked(llama_copy)
+
+
+def remove_tokenizer(folder: Path) -> None:
+    for path in folder.glob("*token*"):
+        path.unlink()
+
+
+def test_an_expert_without_tokenizer_has_the_bases(llama_copy: Family):
+    remove_tokenizer(llama_copy.folders["b"])
+    checked(llama_copy)
+
+
+def test_the_base_has_a_tokenizer(llama_copy: Family):
+    remove_tokenizer(llama_copy.folders["base"])
+    with refused(r"source base .*no tokenizer\.json: the first source .* brings the tokenizer"):
+        checked(llama_copy)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "{}", '{"model": {"vocab": 3}}', '{"model": {"vocab": {"a": "b"}}}']
+)
+def test_a_broken_tokenizer(llama_copy: Family, text: str):
+    (llama_copy.folders["b"] / "tokenizer.json").write_text(text)
+    with refused(r"source b .*the tokenizer: it cannot be read \(.*download it again"):
+        checked(llama_copy)
+
+
+def test_unigram_vocabularies_count_places(llama_copy: Family):
+    words = [[f"w{i}", -1.0] for i in range(47)]
+    for name in llama_copy.folders:
+        unigram = {"type": "Unigram", "vocab": words, "byte_fallback": name == "b"}
+        retoken(llama_copy.folders[name], lambda t, model=unigram: t.update(model=model))
+    checked(llama_copy)
+    swapped = [*words[:2], words[3], words[2], *words[4:]]
+    retoken(llama_copy.folders["b"], lambda t: t["model"].update(vocab=swapped))
+    with refused(r"token 'w2' \(id 2 in base, id 3 in b\), 'w3'"):
+        checked(llama_copy)
+
+
+def test_vocabularies_without_tokenizer_json(llama_copy: Family):
+    """The older files of a WordPiece tokenizer: read by transformers where they differ."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(43))]
+    for folder in llama_copy.folders.values():
+        remove_tokenizer(folder)
+        (folder / "vocab.txt").write_text("\n".join(words))
+        settings = {"tokenizer_class": "BertTokenizer"}
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    checked(llama_copy)
+    swapped = [*words[:-2], words[-1], words[-2]]
+    (llama_copy.folders["b"] / "vocab.txt").write_text("\n".join(swapped))
+    with refused(r"token 'w41' \(id 46 in base, id 47 in b\)"):
+        checked(llama_copy)

@@ -3,10 +3,13 @@
 import errno
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,9 +19,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evomerge.merge import writer
+from evomerge.merge.hub import resolve_model
 from evomerge.merge.sources import open_sources
 from evomerge.merge.weights import MergedWeights
 from evomerge.merge.writer import shards, write_model
+from search_spaces.dialect import dump_recipe, parse_recipe
 from search_spaces.errors import InputError
 from search_spaces.recipe import Recipe
 from tests.merge.models import KINDS, Family
@@ -147,6 +152,104 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path, family: Callable[..., 
         write_model(ties(), sources, tmp_path / "file")
 
 
+@pytest.mark.parametrize("below", ["out", "deep/out"])
+def test_out_below_a_file(tmp_path: Path, family: Callable[..., Family], below: str):
+    (tmp_path / "file").write_text("mine")
+    out = tmp_path / "file" / below
+    with pytest.raises(InputError, match=r"it cannot be made \(.*name a folder that you may write"):
+        write_model(ties(), open_sources(family("llama").folders), out)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@contextmanager
+def as_nobody(folder: Path) -> Iterator[None]:
+    """Without the superuser's right to write anywhere, where the tests have it; `folder` is open."""
+    user = os.geteuid()
+    closed = [p for p in folder.parents if user == 0 and not p.stat().st_mode & 0o001]
+    for parent in closed:
+        parent.chmod(parent.stat().st_mode | 0o001)
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        for parent in closed:
+            parent.chmod(parent.stat().st_mode & ~0o001)
+
+
+@pytest.mark.parametrize("name", ["out", "new/out"])
+def test_no_permission_to_write(tmp_path: Path, family: Callable[..., Family], name: str):
+    sources = open_sources(family("llama").folders)
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o555)
+    message = r"it cannot be made \(Permission denied: .*locked"
+    with as_nobody(locked), pytest.raises(InputError, match=message):
+        write_model(ties(), sources, locked / name)
+    assert list(locked.iterdir()) == []
+
+
+def overflowing(dtype: str) -> Recipe:
+    return recipe_of("linear", {"a": {"weight": 1e30}}, normalize=False, dtype=dtype)
+
+
+def test_an_overflow_names_the_tensor_and_the_remedy(tmp_path: Path, family: Callable[..., Family]):
+    """It reached the command line as a traceback."""
+    sources = open_sources(family("llama").folders)
+    out = tmp_path / "out"
+    with pytest.raises(
+        InputError,
+        match=r"^tensor model\.embed_tokens\.weight: dtype float16: .*NaN or infinity in float16; "
+        r"choose another dtype: bfloat16 or float32",
+    ):
+        write_model(overflowing("float16"), sources, out)
+    assert list(tmp_path.iterdir()) == []
+    write_model(overflowing("bfloat16"), sources, out)
+    assert open_sources({"out": out}).dtype("out") == torch.bfloat16
+
+
+def test_an_overflow_of_the_widest_type(tmp_path: Path, family: Callable[..., Family]):
+    recipe = recipe_of(
+        "linear",
+        {"a": {"weight": 3e38}, "b": {"weight": 3e38}},
+        normalize=False,
+        dtype="float32",
+    )
+    with pytest.raises(InputError, match=r"infinity in float32; choose smaller weights"):
+        write_model(recipe, open_sources(family("llama").folders), tmp_path / "out")
+
+
+def test_the_tokenizer_of_a_source_that_has_none(tmp_path: Path, llama_copy: Family):
+    for path in llama_copy.folders["b"].glob("*token*"):
+        path.unlink()
+    sources = open_sources(llama_copy.folders)
+    with pytest.raises(InputError, match=r"tokenizer of 'b': this source has none"):
+        write_model(replace(ties(), tokenizer="b"), sources, tmp_path / "out")
+    write_model(replace(ties(), tokenizer="a"), sources, tmp_path / "out")
+    assert (tmp_path / "out" / "tokenizer.json").is_file()
+
+
+@pytest.mark.parametrize("name", ["e++", "maths+code", "a@b"])
+def test_a_recipe_of_paths_with_plus_is_dumped_read_and_merged(
+    tmp_path: Path, llama_copy: Family, name: str
+):
+    """The models lie below /tmp/e++: from the recipe's text to a merged folder."""
+    folders = {
+        old: Path(shutil.copytree(folder, tmp_path / name / old))
+        for old, folder in llama_copy.folders.items()
+    }
+    text = dump_recipe(ties().renamed({old: str(path) for old, path in folders.items()}))
+    recipe = parse_recipe(text, "recipe.yaml")
+    found = {source: resolve_model(source, tmp_path) for source in recipe.sources}
+    assert list(found.values()) == [path.resolve() for path in folders.values()]
+    sources = open_sources(found)
+    sources.check_compatible()
+    write_model(recipe, sources, tmp_path / "out")
+    plain = tmp_path / "plain"
+    write_model(ties(), open_sources(folders), plain)
+    assert digests(tmp_path / "out") == digests(plain)
+
+
 @pytest.mark.parametrize(
     "failing", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()]
 )
@@ -188,6 +291,7 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 from evomerge.merge import writer
+from evomerge.merge.hub import resolve_model
 from evomerge.merge.sources import open_sources
 from tests.merge.plans import recipe_of
 

@@ -6,7 +6,7 @@ from search_spaces.recipe import Clause, Input, Recipe, Setting, Slice, paramete
 from search_spaces.roles import COMPONENTS
 from search_spaces.rules import PARAMETERS, RULES, Rule
 
-_TEXT = st.characters(exclude_categories=["Cs"], exclude_characters="+")
+_TEXT = st.characters(exclude_categories=["Cs"])
 names = st.text(_TEXT, min_size=1, max_size=8).filter(lambda n: n not in ("base", "union"))
 filters = (
     st.none()

@@ -131,7 +131,7 @@ def test_mergekit_accepts_what_is_written() -> None:
     )
     @given(recipes())
     def collect(recipe: Recipe) -> None:
-        # mergekit splits at '@' (a revision) and takes no empty path.
+        # mergekit takes one '@' (a revision) between two texts.
         if not any("@" in name for name in recipe.sources):
             texts.append(dump_recipe(recipe))
 
@@ -146,7 +146,8 @@ def test_mergekit_resolves_the_same_numbers() -> None:
     written = [*(dump_recipe(recipe) for recipe in made), *TEXTS]
     answers = json.loads(ask([str(HERE / "oracle_plans.py")], written))
     for recipe, theirs in zip([*made, *made[: len(TEXTS)]], answers, strict=True):
-        assert len(theirs) == 3 + 11 * recipe.depth(LAYERS)
+        spans = [part.inputs[0].layers or (0, LAYERS) for part in recipe.slices]
+        assert len(theirs) == 3 + 11 * sum(stop - start for start, stop in spans)
         for plan in recipe.plans(theirs, LAYERS):
             tensor = theirs[plan.tensor]
             assert same(dict(plan.parameters), tensor["shared"]), (dump_recipe(recipe), plan)

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from datetime import date
 
 import numpy as np
 import pytest
@@ -229,6 +230,14 @@ BROKEN = [
     ({"ranges": {"weight": [1, 0]}}, r"weight = \[1, 0\]: a range is \[low, high\]"),
     ({"ranges": {"weight": [0, 1, 2]}}, r"a range is \[low, high\] with low below high"),
     ({"ranges": {"weight": "high"}}, "weight = high: it is a finite number"),
+    ({"ranges": {"weight": [[0, 1]]}}, r"weight = \[0, 1\]: it is a finite number"),
+    ({"ranges": {"weight": [None, 1]}}, "weight = None: it is a finite number"),
+    ({"ranges": {"weight": ["a", 1]}}, "weight = a: it is a finite number"),
+    ({"ranges": {"weight": [0, {"high": 1}]}}, "weight = {'high': 1}: it is a finite number"),
+    ({"ranges": {"weight": {"low": 0}}}, "weight = {'low': 0}: it is a finite number"),
+    ({"ranges": {"weight": date(2024, 1, 1)}}, "weight = 2024-01-01: it is a finite number"),
+    ({"ranges": {"weight": [0, 10**400]}}, "weight = 10+: it is a finite number"),
+    ({"ranges": {"normalize": [[0, 1]]}}, r"normalize = \[0, 1\]: it is one of False, True"),
     ({"ranges": {"normalize": [0, 1]}}, "normalize = 0: it is one of False, True"),
     ({"granularity": Granularity(9)}, "9 layer groups: a model of 8 layers takes 1 to 8"),
     ({"granularity": Granularity(0)}, "0 layer groups"),

@@ -44,12 +44,6 @@ def test_tensors_outside_the_stack_have_the_gradients_first_value() -> None:
     assert weights(plan(SLICES, *OUTER)) == [1, 5, 5]
 
 
-def test_depth_counts_the_layers_of_the_result() -> None:
-    twice = SLICES.replace("[3, 4]", "[0, 4]")
-    assert parse_recipe(SLICES, "here").depth(4) == 4
-    assert parse_recipe(twice, "here").depth(4) == 7
-
-
 LEVELS = """
 merge_method: ties
 base_model: base

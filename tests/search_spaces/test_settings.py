@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_spaces.settings import Clause, Setting
+from search_spaces.recipe import Input, Recipe, Slice
+from search_spaces.settings import Clause, Setting, parameters
 
 
 @given(st.integers(1, 120).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n - 1))))
@@ -29,9 +30,10 @@ def test_other_values_switch() -> None:
 
 
 def test_the_first_clause_that_selects_wins() -> None:
-    setting = Setting((Clause((1.0,), "attn"), Clause((2.0,), "q_"), Clause((3.0,), "up_proj")))
-    assert setting.at("model.layers.0.self_attn.q_proj.weight", 0) == 1.0
-    # A component is matched by role: in the name there is an "attn" too.
-    assert setting.at("model.layers.0.self_attn.q_norm.weight", 0) == 2.0
-    assert setting.at("model.layers.0.mlp.up_proj.weight", 0) == 3.0
-    assert setting.at("model.layers.0.mlp.down_proj.weight", 0) is None
+    clauses = (Clause((1.0,), "attn"), Clause((2.0,), "q_"), Clause((3.0,), "up_proj"))
+    weight = parameters({"weight": Setting((*clauses, Clause((4.0,))))})
+    recipe = Recipe("task_arithmetic", (Slice((Input("a", None, weight),)),), base="b")
+    parts = ("self_attn.q_proj", "self_attn.q_norm", "mlp.up_proj", "mlp.down_proj")
+    plans = recipe.plans([f"model.layers.0.{part}.weight" for part in parts], 1)
+    # A component is matched by role: in q_norm's name there is an "attn" too.
+    assert [plan.inputs[0].parameters["weight"] for plan in plans] == [1.0, 2.0, 3.0, 4.0]
