@@ -122,7 +122,9 @@ class Task(Section):
         default=None, description="folder with the task's YAML; default: `fitness.include`"
     )
     num_fewshot: int | None = Field(
-        default=None, ge=0, description="examples in the prompt; default: the task's"
+        default=None,
+        ge=0,
+        description="examples in the prompt, never from the items scored; default: the task's",
     )
     apply_chat_template: bool = Field(
         default=False, description="wrap prompts in the model's chat template"

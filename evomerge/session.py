@@ -19,6 +19,7 @@ from evomerge.search.choice import Choice, choose
 from evomerge.search.driver import Driver, Plan
 from evomerge.search.goals import plain
 from evomerge.search.view import View
+from fitness.functions import function_digest
 from search_spaces.dialect import dump_recipe
 from search_spaces.errors import InputError
 from search_spaces.recipe import Recipe
@@ -77,6 +78,13 @@ def resume(folder: Path, evaluations: int | None, view: View) -> None:
                 str(folder),
                 "restore the tasks' files, or start a new run",
             )
+        if run.database.meta("functions") != _functions(prepared):
+            raise InputError(
+                "the custom objectives",
+                "their files differ from those the run began with",
+                str(folder),
+                "restore them, or start a new run",
+            )
         _raise_budget(run, evaluations)
         run.database.event("resumed")
         _drive(run, prepared, view)
@@ -120,7 +128,14 @@ def _begin(database: Database, prepared: Prepared) -> None:
     ]
     database.set_meta("objectives", described)
     database.set_meta("algorithm", prepared.algorithm)
+    database.set_meta("functions", _functions(prepared))
     database.event("started")
+
+
+def _functions(prepared: Prepared) -> dict[str, str]:
+    """Objective -> hash of the file that computes it, for the user's own ones."""
+    specs = [spec for spec in prepared.judge.specs if spec.function]
+    return {spec.name: function_digest(spec.function, prepared.folder) for spec in specs}
 
 
 def _place(row: ItemRow) -> tuple[str, int]:

@@ -240,3 +240,51 @@ def test_recipes(tmp_path, refused, quickstart):
     )
     assert "density" in refused("merge", recipe, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+OBJECTIVE = """
+def right(responses):
+    found = [r.score for group in responses.values() for r in group]
+    return sum(found) / len(found)
+"""
+
+
+def test_a_custom_objective_that_changed_since_or_fails(write_run, refused, evomerge, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(OBJECTIVE)
+    changes = {
+        "fitness.objectives": [{"function": "mine.py:right"}],
+        "search.budget.evaluations": 8,
+        "search.random_baseline": False,
+    }
+    run_file = write_run(changes)
+    done = evomerge("search", run_file, "--dir", tmp_path / "run", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["candidates"][0]["objectives"]["right"]
+    assert 0 < found["value"] < 1
+    assert found["se"] > 0
+    file.write_text(OBJECTIVE.replace("found) /", "found) / 2 /"))
+    assert "custom objectives" in refused("resume", tmp_path / "run", "--evaluations", 16)
+    file.write_text("def right(responses):\n    return responses['no such task']\n")
+    assert "no such task" in refused("check", run_file)
+
+
+def test_a_cost_without_anything_to_count_and_numbers_that_are_none(write_run, refused):
+    mc = {"lunari_words_mc": {"items": 8, "selection": 8}}
+    error = refused(
+        "check", write_run({"fitness.tasks": mc, "fitness.objectives": [{"cost": "tokens"}]})
+    )
+    assert "tokens" in error
+    assert "nan" in refused("check", write_run({"fitness.constraints": ["words >= nan"]}))
+    objective = {"cost": "tokens", "at_most": float("nan")}
+    assert "at_most" in refused("check", write_run({"fitness.objectives": [objective]}))
+
+
+def test_another_tokenizer(expert, write_run, refused):
+    folder, change = expert
+    content = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = content["model"]["vocab"]
+    first, second = sorted(vocabulary)[-2:]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    assert repr(first) in refused("check", write_run(change))
