@@ -74,9 +74,23 @@ def prepare(
     sources = open_sources(folders)
     sources.check_compatible()
     space = build_space(config, sources)
+    if not space.variables:
+        raise InputError(
+            "space",
+            "nothing is searched: every parameter is fixed",
+            "space",
+            "give a range, such as weight: [0, 1]",
+        )
     judge = build_judge(config, folder, next(iter(folders.values())))
     goals = build_goals(config, judge)
+    check_constraints(goals, judge)
     facts = _facts(config, sources, space, judge, algorithm)
+    budget, population = config.search.budget.evaluations, config.search.population
+    if population and population > budget:
+        note = (
+            f"the population ({population}) is larger than the budget ({budget}): nothing evolves"
+        )
+        facts.append(("note", note))
     if thorough:
         check_prompts(config, next(iter(folders.values())), judge)
         check_objectives(judge)
@@ -193,6 +207,24 @@ def check_prompts(config: RunFile, model: Path, judge: Judge) -> None:
                 where = f"task '{item.task}', item {item.index}"
                 raise FitnessError(error.passed, error.rule, where, error.remedy) from None
     engine.close()
+
+
+def check_constraints(goals: Goals, judge: Judge) -> None:
+    """Refuse a bound that no score can keep.
+
+    Raises:
+        InputError: a task's score bounded outside [0, 1].
+    """
+    scores = {spec.name for spec in judge.specs if spec.kind in ("task", "weighted")}
+    for bound in goals.constraints:
+        hopeless = bound.bound > 1 if bound.sign == ">=" else bound.bound < 0
+        if bound.objective in scores and hopeless:
+            raise InputError(
+                f"constraint {bound.objective} {bound.sign} {bound.bound:g}",
+                "scores lie in [0, 1], so no candidate can keep it",
+                "fitness",
+                "choose a bound in [0, 1]",
+            )
 
 
 def check_objectives(judge: Judge) -> None:

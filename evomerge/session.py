@@ -53,6 +53,7 @@ def start(run_file: Path, folder: Path, evaluations: int | None, view: View) -> 
     with closing(run):
         run.lock()
         _drive(run, prepared, view)
+        _require_winner(run)
 
 
 def resume(folder: Path, evaluations: int | None, view: View) -> None:
@@ -87,7 +88,10 @@ def resume(folder: Path, evaluations: int | None, view: View) -> None:
             )
         _raise_budget(run, evaluations)
         run.database.event("resumed")
+        asked = len(run.database.candidates("search"))
+        view.say(f"resuming {folder}: {asked} of {budget_of(run)} candidates are recorded")
         _drive(run, prepared, view)
+        _require_winner(run)
 
 
 def reopen(config: RunFile) -> Prepared:
@@ -187,6 +191,17 @@ def _drive(run: RunFolder, prepared: Prepared, view: View) -> None:
         executor.close()
 
 
+def _require_winner(run: RunFolder) -> None:
+    """Say loudly that the whole budget brought nothing to export."""
+    if run.database.meta("choice") is None:
+        raise InputError(
+            f"{budget_of(run)} candidates",
+            "none was scored and kept every constraint, so there is no winner",
+            str(run.path),
+            f"'evomerge show {run.path}' tells how near they came; start a new run with looser bounds",
+        )
+
+
 def _phases(
     database: Database, prepared: Prepared, driver: Driver, budget: int, view: View
 ) -> None:
@@ -197,14 +212,8 @@ def _phases(
     )
     candidates = driver.search(plan)
     choice = choose(driver, candidates, search.finalists, config.export.pick)
-    if choice is None:
-        raise InputError(
-            f"{len(candidates)} candidates",
-            "none was scored and kept every constraint",
-            str(database.path.parent),
-            "see 'evomerge show' for the reasons; loosen fitness.constraints",
-        )
-    keep_choice(database, "choice", choice)
+    if choice is not None:
+        keep_choice(database, "choice", choice)
     recipes = _baselines(prepared, driver, view)
     if search.random_baseline:
         asked = len(candidates)
@@ -213,7 +222,8 @@ def _phases(
         if luck is not None:
             keep_choice(database, "random_choice", luck)
             recipes["random_search"] = driver.recipe(luck.winner)
-    recipes["winner"] = driver.recipe(choice.winner)
+    if choice is not None:
+        recipes["winner"] = driver.recipe(choice.winner)
     for name, recipe in recipes.items():
         database.set_recipe(name, recipe.hash, dump_recipe(recipe))
     view.begin("test", len(recipes))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from evomerge.report.tables import results
+from evomerge.report.tables import results, verdict
 from search_spaces.recipe import Recipe
 
 CARD = """\
@@ -77,7 +77,7 @@ def test_scores(summary: Mapping[str, Any]) -> str:
     head, rows = results(summary)
     lines = ["On test items, which the search never saw (± standard error):", ""]
     lines += ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", verdict(summary)])
 
 
 def own_scores(candidate: Mapping[str, Any]) -> str:

@@ -42,7 +42,39 @@ def _summary(run: RunFolder, database: Database) -> dict[str, Any]:
         "hypervolume": standing.hypervolume(),
         "chosen": choice["id"],
         "averaged": _averaged(run),
+        "unscored": unscored(run),
+        "constraints": _constraints(goals, candidates),
     }
+
+
+def _constraints(goals: Goals, candidates: list[Candidate]) -> list[dict[str, Any]]:
+    """Each bound, how many scored candidates break it, and the value that came nearest."""
+    found: list[dict[str, Any]] = []
+    for bound in goals.constraints:
+        values = [
+            c.evaluation.objectives[bound.objective].value
+            for c in candidates
+            if c.evaluation.scored
+        ]
+        nearest = (max if bound.sign == ">=" else min)(values, default=None)
+        found.append(
+            {
+                "text": f"{bound.objective} {bound.sign} {bound.bound:g}",
+                "broken": sum(bound.violation(v) > 0 for v in values),
+                "nearest": nearest,
+            }
+        )
+    return found
+
+
+def unscored(run: RunFolder) -> dict[str, str]:
+    """Baselines (and winner) that the test items could not be scored for, and why."""
+    evaluations = run.database.evaluations("test")
+    failed: dict[str, str] = {}
+    for name, (digest, _) in run.database.recipes().items():
+        if digest in evaluations and not evaluations[digest].scored:
+            failed[name] = f"{evaluations[digest].outcome}: {evaluations[digest].reason}"
+    return failed
 
 
 def _averaged(run: RunFolder) -> bool:

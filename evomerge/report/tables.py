@@ -53,6 +53,28 @@ def mean_of(estimates: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {"value": sum(e["value"] for e in estimates) / n, "se": se}
 
 
+def verdict(summary: Mapping[str, Any]) -> str:
+    """What the winner gained on the test items, in one sentence; empty where no mean has a meaning."""
+    found = summary["baselines"]
+    one = [o["name"] for o in summary["objectives"]]
+    plain = len(one) == 1 and summary["objectives"][0]["direction"] == "maximize"
+    if "winner" not in found or not (summary["averaged"] or plain):
+        return ""
+    means = {name: mean_of([values[n] for n in one]) for name, values in found.items()}
+    merged = {"uniform", "greedy_soup", "random_search", "winner"}
+    best = max((n for n in means if n not in merged), key=lambda n: means[n]["value"])
+    others = [best, *(n for n in ("uniform", "random_search") if n in means)]
+    gains = [
+        f"{100 * (means['winner']['value'] - means[n]['value']):+.1f} over "
+        + (f"the best source ({n})" if n == best else label_of(n))
+        for n in others
+    ]
+    doubt = ""
+    if means["winner"]["value"] <= means[best]["value"]:
+        doubt = "; no candidate chosen is better than that source: keep the source"
+    return "winner, in points of the mean: " + ", ".join(gains) + doubt
+
+
 def front_table(summary: Mapping[str, Any]) -> Table:
     """The front by the search's estimates, with the selection items' second opinion."""
     names = [o["name"] for o in summary["objectives"]]
@@ -103,10 +125,23 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     console.print(status_line(summary), highlight=False, markup=False)
     for line in failures(summary):
         console.print(line, highlight=False, markup=False)
+    for bound in summary["constraints"]:
+        if bound["broken"]:
+            console.print(
+                f"constraint {bound['text']}: broken by {bound['broken']} candidates;"
+                f" the best value was {bound['nearest']:.4g}",
+                highlight=False, markup=False,
+            )  # fmt: skip
     parts = [front_table(summary)] if summary["candidates"] else []
     if summary["baselines"]:
         parts.append(results_table(summary))
     console.print(Group(*parts))
+    for name, reason in summary["unscored"].items():
+        console.print(
+            f"no test score for {label_of(name)}: {reason}", highlight=False, markup=False
+        )
+    if verdict(summary):
+        console.print(verdict(summary), highlight=False, markup=False)
 
 
 def _cell(estimate: Mapping[str, float]) -> str:

@@ -28,9 +28,10 @@ def average(sources: Sequence[str], dtype: str | None) -> Recipe:
 def reference_recipes(
     base: str | None, experts: Sequence[str], dtype: str | None
 ) -> dict[str, Recipe]:
-    """Every source alone, and `uniform`: the average of the experts."""
+    """Every source alone, and `uniform`: the average of the experts (of one: with the base)."""
     alone = {name: average([name], dtype) for name in [*([base] if base else []), *experts]}
-    return alone | {"uniform": average(list(experts), dtype)}
+    merged = list(experts) if len(experts) > 1 else list(alone)
+    return alone | {"uniform": average(merged, dtype)}
 
 
 def greedy_soup(sources: Sequence[str], dtype: str | None, goals: Goals, ledger: Ledger) -> Recipe:

@@ -199,7 +199,9 @@ def finalists(candidates: Sequence[Candidate], goals: Goals, count: int) -> list
     spread = goals.spread([c.evaluation for c in pool])
     merit = {c.id: goals.merit(c.evaluation, spread) for c in pool}
     on_front = [by_hash[member.key] for member in archive_of(pool, goals).front()]
-    best = [max(pool, key=lambda c: goals.gains(c.evaluation)[k]) for k in range(len(goals.names))]
+    best = [
+        max(on_front, key=lambda c: goals.gains(c.evaluation)[k]) for k in range(len(goals.names))
+    ]
     ranked = sorted(on_front, key=lambda c: -merit[c.id])
     rest = sorted(pool, key=lambda c: -merit[c.id])
     chosen = list({c.id: c for c in [*best, *ranked, *rest]}.values())[:count]

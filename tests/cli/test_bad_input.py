@@ -51,6 +51,9 @@ def refused(capsys, monkeypatch):
         ({"export.pick": "best:nothing"}, ["export.pick"]),
         ({"engine.kind": "vlm"}, ["engine.kind"]),
         ({"models.experts": {"winner": "x"}}, ["winner", "reserved"]),
+        ({"models.experts": {"a+b": "x"}}, ["a+b", "letters"]),
+        ({"space.weight": 0.5}, ["nothing is searched", "range"]),
+        ({"fitness.constraints": ["words >= 2"]}, ["words >= 2", "[0, 1]"]),
     ],
 )
 def test_run_file(changes, words, write_run, refused):
@@ -288,3 +291,21 @@ def test_another_tokenizer(expert, write_run, refused):
     vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
     (folder / "tokenizer.json").write_text(json.dumps(content))
     assert repr(first) in refused("check", write_run(change))
+
+
+def test_a_search_in_which_nothing_keeps_the_constraints(write_run, refused, evomerge, tmp_path):
+    changes = {
+        "fitness.constraints": ["words >= 1"],
+        "search.budget.evaluations": 8,
+        "search.random_baseline": False,
+    }
+    folder = tmp_path / "run"
+    assert "no winner" in refused("search", write_run(changes), "--dir", folder)
+    shown = evomerge("show", folder)
+    assert "constraint words >= 1: broken by" in shown.stdout
+    summary = json.loads(evomerge("show", folder, "--json").stdout)
+    assert summary["status"] == "done"
+    assert "winner" not in summary["baselines"]
+    assert "uniform" in summary["baselines"]
+    assert "no winner" in refused("export", folder, tmp_path / "out")
+    assert evomerge("export", folder, tmp_path / "out", "--pick", 0).returncode == 0
