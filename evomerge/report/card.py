@@ -18,7 +18,7 @@ base_model:
 
 # {title}
 
-A merge of {count} models by `{method}`, found by [evomerge](https://pypi.org/project/evomerge/):
+A merge of {count} models by `{method}`, found by evomerge:
 candidate {id} of {asked} ({algorithm}, seed {seed}).
 
 ## Scores
