@@ -171,6 +171,7 @@ def _drive(run: RunFolder, prepared: Prepared, view: View) -> None:
         )
         return
     factory = EvaluatorFactory(prepared.config, prepared.folder, prepared.folders)
+    view.say("starting the evaluators")
     executor = executor_for(prepared.config, factory)
     try:
         variables = len(prepared.space.variables)
