@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from evomerge.config import RunFile
 from evomerge.search.algorithms import ALGORITHMS
-from search_spaces.describe import rules_table
+from search_spaces.describe import parameters_table, rules_table, stages_table
 
 HERE = Path(__file__).parent
 
@@ -71,12 +71,63 @@ def _classes(annotation: Any) -> list[type[BaseModel]]:
 
 
 def rules_page() -> str:
-    """`merge_rules.md`: the table of merge rules."""
-    return (
-        "# Merge rules\n\nGenerated from `search_spaces/rules.py` by `docs/generate.py`.\n\n"
-        + rules_table().strip()
-        + "\n"
-    )
+    """`merge_rules.md`: rules, stages, parameters."""
+    return f"""# Merge rules
+
+Generated from `search_spaces/rules.py` and `search_spaces/stages.py` by `docs/generate.py`. How to
+add one: `docs/adding_a_rule.md`.
+
+A merge rule is a pipeline
+
+    reference -> sparsify -> rescale -> spectral -> consensus -> combine -> scale
+
+With reference r, sources theta_i and weights w_i: tau_i = theta_i - r; sparsify drops elements of
+tau_i and rescale multiplies what is left; spectral edits singular values; consensus picks the
+elements on which sources agree; combine makes one tau of them; the result is r + lambda * (alpha +
+beta * depth) * tau. A published method is a preset of these choices.
+
+## Rules
+
+"Searched" is what a search varies, and over which interval, unless the run file says otherwise.
+Rules with "stages" among their parameters take other choices of `reference`, `sparsify`,
+`spectral`, `consensus` and `combine`. "base +": the sources are seen from a base; "(base +)": if one
+is named; otherwise a base is a source as any other. "mergekit": mergekit 0.1.5 has the method under
+this name.
+
+{rules_table().strip()}
+
+## Stages
+
+{stages_table().strip()}
+
+In a recipe, a stage's name among the parameters puts another choice in place of the rule's, at every
+level and with filters and gradients as for any number; `method` does the same for the rule:
+
+```yaml
+merge_method: ties
+base_model: org/base
+models: [{{model: org/maths, parameters: {{weight: 0.6}}}}, {{model: org/code, parameters: {{weight: 0.5}}}}]
+parameters:
+  density: 0.4
+  consensus: count                            # by the number of signs, not by their sum
+  method: [{{filter: norm, value: task_arithmetic}}, {{filter: lm_head, value: magmax}}]
+```
+
+In a run file's `space`, a list of them is searched, by layer group and component too:
+
+```yaml
+space:
+  rule: [ties, dare_linear, lines]
+  consensus: [none, sum, count]
+  granularity: {{layers: 4, components: [attn, mlp], rules: true}}
+```
+
+## Parameters
+
+Those named like stages, and `method`, are described above.
+
+{parameters_table().strip()}
+"""
 
 
 PAGES = {"run_file.md": run_file_page, "merge_rules.md": rules_page}

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from search_spaces.errors import nearest
-from search_spaces.rules import PARAMETERS, RULES
+from search_spaces.ranges import allowed_in
+from search_spaces.rules import METHOD, OVERRIDES, PARAMETERS, RULES
 
 
 class Section(BaseModel):
@@ -26,7 +27,8 @@ class Source(Section):
     model: str = Field(description="Hugging Face id or local folder")
     revision: str | None = Field(default=None, description="branch, tag or commit of a hub model")
     lora: str | None = Field(
-        default=None, description="LoRA adapter on top of it (not supported yet)"
+        default=None,
+        description="LoRA adapter on top of it: Hugging Face id (with `@revision`) or local folder",
     )
 
 
@@ -44,15 +46,28 @@ class Models(Section):
         default=None, description="the model the experts were fine-tuned from"
     )
     experts: dict[str, AnySource] = Field(description="the experts, by a short name", min_length=1)
+    tokenizer: str | None = Field(
+        default=None,
+        description="whose tokens the result has where vocabularies differ: `base`, `union`, an expert",
+    )
 
     @model_validator(mode="after")
     def _names_are_free(self) -> Self:
-        taken = {"base", "uniform", "greedy_soup", "random_search", "winner"} & set(self.experts)
+        taken = {"base", "union", "uniform", "greedy_soup", "random_search", "winner"} & set(
+            self.experts
+        )
         if taken:
             raise ValueError(f"'{taken.pop()}' is a reserved name; call the expert something else")
         for name in self.experts:
             if not re.fullmatch(r"[\w.-]+", name):
                 raise ValueError(f"'{name}': a name has letters, digits, '_', '-' and '.' only")
+        return self
+
+    @model_validator(mode="after")
+    def _tokenizer_is_of_a_source(self) -> Self:
+        known = ("base", "union", *self.experts)
+        if self.tokenizer is not None and self.tokenizer not in known:
+            raise ValueError(f"tokenizer '{self.tokenizer}': {nearest(self.tokenizer, known)}")
         return self
 
     @property
@@ -72,37 +87,62 @@ class Granularity(Section):
         default=None,
         description="components with variables of their own: attn, mlp, norm, embed, lm_head",
     )
+    rules: bool = Field(
+        default=False,
+        description="each group chooses its rule and stages too, where several are searched; else "
+        "the whole model has one",
+    )
 
 
 class Space(Section):
-    """What is searched. Parameters of the rule (`weight`, `density`, `lambda`, `t`, ...) are keys
-    too: a range `[low, high]` to search, or a value to fix."""
+    """What is searched. Parameters of the rules (`weight`, `density`, `lambda`, `t`, ...) are keys
+    too: a range `[low, high]` to search, or a value to fix. So are the stages `reference`,
+    `sparsify`, `spectral`, `consensus` and `combine` of rules on deltas: a choice, or a list of
+    choices to search (`consensus: [none, sum, count]`); the numbers of those choices are searched as
+    well. Numbers that a candidate's rule does not read are no part of it: candidates that differ in
+    nothing else are scored once."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     kind: Literal["parameter"] = Field(default="parameter", description="parameter space")
-    rule: str = Field(default="task_arithmetic", description="merge method")
+    rule: str | list[str] = Field(
+        default="task_arithmetic",
+        description="merge method, or a list of them: the search chooses among them (`method`)",
+    )
     granularity: Granularity = Field(
         default=Granularity(), description="which weights share a variable"
     )
 
     @model_validator(mode="after")
     def _known_rule_and_parameters(self) -> Self:
-        if self.rule not in RULES:
-            raise ValueError(f"rule '{self.rule}' is unknown; {nearest(self.rule, RULES)}")
-        names = RULES[self.rule].parameters
+        for rule in self.rules:
+            if rule not in RULES:
+                raise ValueError(f"rule '{rule}' is unknown; {nearest(rule, RULES)}")
+        if not self.rules:
+            raise ValueError("rule: an empty list; name a merge method")
+        names = allowed_in([RULES[rule] for rule in self.rules], self.parameters).names
         for key in self.parameters:
-            if key not in names:
+            if key not in names or key == METHOD:
                 known = [*names, *type(self).model_fields]
-                kind = (
-                    f"'{self.rule}' has no such parameter" if key in PARAMETERS else "unknown key"
-                )
+                rules = " or ".join(f"'{rule}'" for rule in self.rules)
+                kind = f"{rules} has no such parameter" if key in PARAMETERS else "unknown key"
                 raise ValueError(f"'{key}': {kind}; {nearest(key, known)}")
         return self
 
     @property
+    def rules(self) -> list[str]:
+        """The merge methods to choose from."""
+        return [self.rule] if isinstance(self.rule, str) else self.rule
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the search chooses among rules or stages."""
+        stages = [self.parameters.get(stage) for stage in OVERRIDES]
+        return len(self.rules) > 1 or any(isinstance(given, list) for given in stages)
+
+    @property
     def parameters(self) -> dict[str, Any]:
-        """The rule's parameters the run file speaks of: a range or a value each."""
+        """The rules' parameters the run file speaks of: a range, options or a value each."""
         return dict(self.model_extra or {})
 
 
@@ -294,7 +334,9 @@ class Search(Section):
     """How candidates are proposed."""
 
     algorithm: str | None = Field(
-        default=None, description="default: `nsga2` for several objectives, `cmaes` for one"
+        default=None,
+        description="default: `cmaes` for one objective, `nsga2` for several and where rules or "
+        "stages are searched",
     )
     population: int | None = Field(default=None, ge=2, description="candidates per generation")
     seed: int = Field(default=0, ge=0, description="of everything random in the search")
@@ -324,6 +366,12 @@ class Engine(Section):
     )
     max_length: int | None = Field(
         default=None, ge=1, description="longest prompt and answer, in tokens"
+    )
+    source_memory: float | None = Field(
+        default=None,
+        gt=0,
+        description="most GB of GPU or pinned memory that the sources are kept in; default: what "
+        "is free beside the model",
     )
     trust_remote_code: bool = Field(
         default=False, description="run a model's own code (off: safer)"
@@ -364,6 +412,7 @@ class SourceFiles(Section):
     """What a source was when the run began."""
 
     folder: str
+    lora: str | None = None
     revision: str | None = None
     files: dict[str, str]
     fingerprint: str
@@ -393,6 +442,9 @@ class RunFile(Section):
 
     @model_validator(mode="after")
     def _base_where_needed(self) -> Self:
-        if RULES[self.space.rule].needs_base and self.models.base is None:
-            raise ValueError(f"rule '{self.space.rule}' needs models.base")
+        seen_from = self.space.parameters.get("reference")
+        for name in self.space.rules if self.models.base is None else ():
+            spared = "reference" in RULES[name].own and seen_from in ("mean", "none")
+            if RULES[name].needs_base and not spared:
+                raise ValueError(f"rule '{name}' needs models.base")
         return self

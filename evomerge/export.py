@@ -1,15 +1,18 @@
 """Export: a candidate becomes an ordinary Hugging Face folder; a recipe file likewise."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge.report.card import model_card
 from evomerge.report.summary import summarise
+from evomerge.run_sources import frozen_locations, open_run_sources, references
 from evomerge.runs.folder import RunFolder, check_sources_unchanged
 from search_spaces.errors import InputError, nearest
 
 if TYPE_CHECKING:
+    from evomerge.merge.sources import Sources
     from search_spaces.recipe import Recipe
 
 
@@ -28,7 +31,7 @@ def export_candidate(folder: Path, out: Path, pick: str | None) -> dict[str, Any
     Raises:
         InputError: no such candidate, sources changed, `out` holds something, disk full.
     """
-    from evomerge.merge.sources import open_sources
+    from evomerge.merge.locations import lasting_name
     from evomerge.merge.writer import write_model
     from search_spaces.dialect import dump_recipe
 
@@ -37,14 +40,15 @@ def export_candidate(folder: Path, out: Path, pick: str | None) -> dict[str, Any
         summary = summarise(run)
         candidate = picked(run, summary, pick)
         config = run.config
-        assert config.frozen is not None
         check_sources_unchanged(config)
     finally:
         run.close()
-    folders = {name: Path(source.folder) for name, source in config.frozen.sources.items()}
-    recipe = recipe_of(candidate, config, folders)
-    sources = config.models.sources
-    names = {name: lasting_name(sources[name].model, path) for name, path in folders.items()}
+    places = frozen_locations(config)
+    sources = open_run_sources(config, places)
+    recipe = recipe_of(candidate, config, sources)
+    called = references(config)
+    names = {name: lasting_name(called[name], place) for name, place in places.items()}
+    alone = replace(recipe, tokenizer=sources.tokenizer).renamed(names)
     card = model_card(
         title=f"{folder.name}-{candidate['id']}",
         recipe=recipe,
@@ -55,20 +59,19 @@ def export_candidate(folder: Path, out: Path, pick: str | None) -> dict[str, Any
     )
     write_model(
         recipe,
-        open_sources(folders),
+        sources,
         out,
         max_shard_bytes=int(config.export.max_shard_gb * 1e9),
-        extra_files={"recipe.yaml": dump_recipe(recipe.renamed(names)), "README.md": card},
+        extra_files={"recipe.yaml": dump_recipe(alone), "README.md": card},
     )
     return candidate
 
 
-def recipe_of(candidate: dict[str, Any], config: Any, folders: dict[str, Path]) -> "Recipe":
+def recipe_of(candidate: dict[str, Any], config: Any, sources: "Sources") -> "Recipe":
     """A candidate's recipe, decoded from its genome and checked against its recorded hash."""
-    from evomerge.merge.sources import open_sources
     from evomerge.preflight import build_space
 
-    recipe = build_space(config, open_sources(folders)).decode(tuple(candidate["genome"].values()))
+    recipe = build_space(config, sources).decode(tuple(candidate["genome"].values()))
     if recipe.hash != candidate["recipe_hash"]:
         raise InputError(
             f"candidate {candidate['id']}",
@@ -129,7 +132,7 @@ def merge_recipe(recipe_file: Path, out: Path, dtype: str | None, device: str) -
     Raises:
         InputError: a recipe that cannot be read or made, a source that cannot be used.
     """
-    from evomerge.merge.hub import resolve_model
+    from evomerge.merge.locations import lasting_name, locate, reference_of
     from evomerge.merge.sources import open_sources
     from evomerge.merge.writer import write_model
     from search_spaces.dialect import dump_recipe, load_recipe
@@ -144,20 +147,14 @@ def merge_recipe(recipe_file: Path, out: Path, dtype: str | None, device: str) -
     recipe = load_recipe(recipe_file)
     if dtype:
         recipe = replace(recipe, dtype=dtype)
-    folders: dict[str, Path] = {}
-    for source in recipe.sources:
-        folders[source] = resolve_model(source, recipe_file.resolve().parent)
-    sources = open_sources(folders)
+    folder = recipe_file.resolve().parent
+    called = {source: reference_of(source, folder) for source in recipe.sources}
+    places = locate(called, folder, recipe.base)
+    sources = open_sources(places).with_tokenizer(recipe.tokenizer, recipe.base)
     sources.check_compatible()
     sources.check_finite()
-    names = {source: lasting_name(source, folder) for source, folder in folders.items()}
+    for warning in sources.warnings():
+        logging.getLogger(__name__).warning(warning)
+    names = {source: lasting_name(called[source], place) for source, place in places.items()}
     text = dump_recipe(recipe.renamed(names))
     write_model(recipe, sources, out, extra_files={"recipe.yaml": text})
-
-
-def lasting_name(model: str, folder: Path) -> str:
-    """What a recipe file calls a source: `org/name@commit` if it came from a hub, else its path."""
-    from evomerge.merge.hub import revision_of
-
-    commit = revision_of(folder)
-    return f"{model.partition('@')[0]}@{commit}" if commit else str(folder.resolve())

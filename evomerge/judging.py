@@ -18,6 +18,10 @@ from fitness.splits import SplitSizes, deal
 from fitness.tasks import TaskSet, TaskSpec, compile_tasks
 
 SPLITS = ("search", "selection", "test")
+AS_SEARCHED = "as_searched"
+"""The test items again, for a winner merged as the search merged it: by thresholds looked up in
+tables. What differs from split `test`, where models are merged as they are exported, is what the
+tables cost."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +45,16 @@ class Judge:
 
     def requests(self, split: str) -> list[Request]:
         """Everything an engine has to do for a split, in order."""
-        return [request for item in self.items[split] for request in item.requests]
+        return [request for item in self._of(split) for request in item.requests]
 
     def responses(self, split: str, replies: Sequence[Reply]) -> list[Response]:
         """One response per item of the split, from one reply per request."""
         grouped: list[Sequence[Reply]] = []
         start = 0
-        for item in self.items[split]:
+        for item in self._of(split):
             grouped.append(replies[start : start + len(item.requests)])
             start += len(item.requests)
-        return self.tasks.score(self.items[split], grouped)
+        return self.tasks.score(self._of(split), grouped)
 
     def measure(self, split: str, responses: Sequence[Response]) -> dict[str, Estimate]:
         """The objectives' estimates.
@@ -58,7 +62,10 @@ class Judge:
         On search and selection items they speak for the whole task, with the finite-population
         correction; on test items for any further item of its kind, without it.
         """
-        return self.objectives.measure(responses, finite=split != "test")
+        return self.objectives.measure(responses, finite=split not in ("test", AS_SEARCHED))
+
+    def _of(self, split: str) -> tuple[Item, ...]:
+        return self.items["test" if split == AS_SEARCHED else split]
 
     def rows(self) -> list[ItemRow]:
         """The splits as a run records them."""

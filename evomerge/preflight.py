@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from evomerge.config import RunFile
 from evomerge.judging import Judge, build_judge
+from evomerge.run_sources import locate_sources, open_run_sources
 from evomerge.search.algorithms import ALGORITHMS, build_searcher, default_algorithm
 from evomerge.search.choice import check_pick
 from evomerge.search.goals import Goals
@@ -18,6 +19,7 @@ from search_spaces.parameter import ParameterSpace
 from search_spaces.roles import COMPONENTS, role
 
 if TYPE_CHECKING:
+    from evomerge.merge.locations import Location
     from evomerge.merge.sources import Sources
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -30,7 +32,7 @@ class Prepared:
     Attributes:
         config: the run file.
         folder: what its relative paths are relative to.
-        folders: source name -> local folder, the base first.
+        folders: source name -> where it lies, the base first.
         space: what is searched.
         judge: tasks, splits, objectives.
         goals: what is optimised.
@@ -40,7 +42,7 @@ class Prepared:
 
     config: RunFile
     folder: Path
-    folders: Mapping[str, Path]
+    folders: Mapping[str, "Location"]
     space: ParameterSpace
     judge: Judge
     goals: Goals
@@ -52,7 +54,7 @@ def prepare(
     config: RunFile,
     folder: Path,
     *,
-    folders: Mapping[str, Path] | None = None,
+    folders: Mapping[str, "Location"] | None = None,
     thorough: bool = True,
 ) -> Prepared:
     """Resolve and check everything a run file names.
@@ -67,21 +69,23 @@ def prepare(
         InputError: sources, space, search or export are wrong.
         FitnessError: tasks or objectives are wrong.
     """
-    from evomerge.merge.sources import open_sources
+    from evomerge.merge.skeleton import model_folder
 
     algorithm = check_search(config)
-    folders = folders or resolve_sources(config, folder)
-    sources = open_sources(folders)
+    folders = folders or locate_sources(config, folder)
+    sources = open_run_sources(config, folders)
     sources.check_compatible()
     space = build_space(config, sources)
     if not space.variables:
         raise InputError(
             "space",
-            "nothing is searched: every parameter is fixed",
+            f"nothing is searched: {' and '.join(config.space.rules)} has no numbers, or all are fixed",
             "space",
-            "give a range, such as weight: [0, 1]",
+            "give a range (weight: [0, 1]), several rules (rule: [ties, karcher]) or a stage's "
+            "options (consensus: [none, sum])",
         )
-    judge = build_judge(config, folder, next(iter(folders.values())))
+    model = model_folder(sources)
+    judge = build_judge(config, folder, model)
     goals = build_goals(config, judge)
     check_constraints(goals, judge)
     facts = _facts(config, sources, space, judge, algorithm)
@@ -92,29 +96,12 @@ def prepare(
         )
         facts.append(("note", note))
     if thorough:
-        check_prompts(config, next(iter(folders.values())), judge)
+        check_prompts(config, model, judge)
         check_objectives(judge)
         facts += [("note", warning) for warning in sources.warnings()]
         sources.check_finite()
         facts += check_resources(config, sources)
     return Prepared(config, folder, folders, space, judge, goals, algorithm, tuple(facts))
-
-
-def resolve_sources(config: RunFile, folder: Path) -> dict[str, Path]:
-    """Source name -> local folder; hub models are fetched into the hub's cache."""
-    from evomerge.merge.hub import resolve_model
-
-    resolved: dict[str, Path] = {}
-    for name, source in config.models.sources.items():
-        if source.lora:
-            raise InputError(
-                f"lora = '{source.lora}'",
-                "adapters are not supported yet",
-                f"models, source '{name}'",
-                "merge the adapter into its model first (peft: merge_and_unload), then name that folder",
-            )
-        resolved[name] = resolve_model(source.model, folder, source.revision)
-    return resolved
 
 
 def build_space(config: RunFile, sources: "Sources") -> ParameterSpace:
@@ -128,7 +115,7 @@ def build_space(config: RunFile, sources: "Sources") -> ParameterSpace:
         experts=list(config.models.experts),
         layers=sources.layers,
         components=[c for c in COMPONENTS if c in present],
-        granularity=Granularity(granularity.layers, granularity.components),
+        granularity=Granularity(granularity.layers, granularity.components, granularity.rules),
         ranges=config.space.parameters,
         seed=config.search.seed,
         dtype=config.export.dtype,
@@ -154,7 +141,7 @@ def check_search(config: RunFile) -> str:
         InputError: unknown algorithm, or `export.pick` of an unknown objective.
     """
     objectives = config.fitness.all_objectives
-    algorithm = config.search.algorithm or default_algorithm(len(objectives))
+    algorithm = config.search.algorithm or default_algorithm(len(objectives), config.space.chooses)
     if algorithm not in ALGORITHMS:
         raise InputError(
             f"'{algorithm}'",
@@ -312,7 +299,7 @@ def _facts(
             "sources",
             f"{names}: {sources.parameters() / 1e6:.2f}M parameters, {sources.layers} layers",
         ),
-        ("space", f"{config.space.rule}, {len(space.variables)} variables"),
+        ("space", f"{', '.join(config.space.rules)}, {len(space.variables)} variables"),
         ("search", f"{algorithm}, {config.search.budget.evaluations} evaluations"),
     ]
     for name in judge.tasks.names:

@@ -14,7 +14,7 @@ def score_model(model: str, run_file: Path, *, full: bool) -> dict[str, Any]:
     """Score `model` as a candidate would be.
 
     Args:
-        model: folder or hub id.
+        model: folder or hub id, or `MODEL+ADAPTER`.
         run_file: names tasks, objectives and engine.
         full: every item of the tasks; otherwise the test items.
 
@@ -24,12 +24,16 @@ def score_model(model: str, run_file: Path, *, full: bool) -> dict[str, Any]:
     Raises:
         InputError, FitnessError: the model or the run file is wrong, or it could not be scored.
     """
-    from evomerge.merge.hub import resolve_model
+    from evomerge.merge.locations import locate, reference_of
 
     config = load_run_file(run_file)
     folder = folder_of(config, run_file)
-    path = resolve_model(model, Path.cwd(), None)
-    evaluator = EvaluatorFactory(config, folder, {"model": path}, full=full)()
+    # The model has its own tokenizer, whatever that of the run's candidates.
+    alone = config.models.model_copy(update={"tokenizer": None})
+    here = Path.cwd()
+    place = locate({"model": reference_of(model, here)}, here, None)
+    config = config.model_copy(update={"models": alone})
+    evaluator = EvaluatorFactory(config, folder, place, full=full)()
     try:
         evaluation = evaluator.evaluate(average(["model"], None), "test")
     finally:
@@ -38,7 +42,7 @@ def score_model(model: str, run_file: Path, *, full: bool) -> dict[str, Any]:
         raise InputError(
             f"model '{model}'",
             f"it could not be scored ({evaluation.outcome}: {evaluation.reason})",
-            str(path),
+            str(place["model"].model),
             "mend the model or the tasks",
         )
     return {

@@ -19,6 +19,20 @@ Box = tuple[slice, ...]
 """Part of a tensor, one slice per axis; `()` is all. A tensor-parallel rank asks for its own."""
 
 
+class ShapeError(ValueError):
+    """A tensor that is to be written has another shape than its place.
+
+    Args:
+        name: the checkpoint's name of the tensor.
+        found: its shape, or that of the part that was asked for.
+        needed: the place's.
+    """
+
+    def __init__(self, name: str, found: Sequence[int], needed: Sequence[int]) -> None:
+        self.name, self.found, self.needed = name, list(found), list(needed)
+        super().__init__(f"tensor {name} of shape {self.found} does not fit {self.needed}")
+
+
 class WeightProvider(Protocol):
     """Makes a candidate's weights, one tensor at a time."""
 
@@ -31,6 +45,14 @@ class WeightProvider(Protocol):
 
     def tensor(self, name: str, box: Box = ()) -> torch.Tensor:
         """The candidate's checkpoint tensor `name`, or the part `box` of it."""
+        ...
+
+    def write(self, name: str, out: torch.Tensor, box: Box = ()) -> None:
+        """Put the same numbers into `out`, a running model's storage, in place.
+
+        Raises:
+            ShapeError: `out` has another shape.
+        """
         ...
 
 

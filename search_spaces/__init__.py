@@ -3,12 +3,13 @@
 * A *genome* is one point of a space: a flat tuple of values, one per *variable*; a variable is
   typed, bounded and named (`variables`).
 * A *search space* knows its variables and decodes genomes into recipes (`space`); the *parameter
-  space* varies the numbers of one merge rule (`parameter`) with a *granularity*: which weights
-  share a variable (`granularity`).
+  space* varies the numbers of merge rules, and which rule and stages (`parameter`), with a
+  *granularity*: which weights share a variable (`granularity`).
 * A *recipe* is an immutable, hashable plan for one model: slices of layers, the *sources* that go
   into each, a *merge rule* and its *settings* by tensor and depth (`recipe`, `settings`). Its
   `plans` say for each tensor what is merged and with which numbers (`plans`).
-* A *merge rule* is a pipeline of stages, declared as data (`rules`); `evomerge.merge` computes it.
+* A *merge rule* is a pipeline of stages, declared as data (`rules`, `stages`); a recipe may choose
+  other stages by tensor and depth (`composition`). `evomerge.merge` computes it.
 * A *tensor role* is what a weight is, read off its name: layer and component (`roles`).
 * The *dialect* is mergekit's YAML, read and written (`dialect`).
 

@@ -9,15 +9,21 @@ and our own `seed` (of the random masks). Where we differ from mergekit 0.1.5:
   (`attn` finds `self_attn.q_norm` there and not here). Any other filter is a part of the name in
   both.
 * Arithmetic is in float32. `out_dtype`, or `dtype` where that is absent, is the storage type.
-* A path that is local by its text (it begins with `/`, `.` or `~`) has no LoRA: `/e++/m` is a
-  folder, where mergekit reads a model and its adapter (or fails). We write such names in mergekit's
-  long form, `model: {model: {path: /e++/m}}`, which both read alike. Elsewhere `+` is a LoRA.
+* A path that is local by its text (it begins with `/`, `.` or `~`) and holds a `+` is a folder's
+  name where there is such a folder, else a model and its LoRA adapter; mergekit reads the latter
+  always (or fails). We write names in mergekit's long form, `model: {model: {path: /e++/m}}`, which
+  both read alike. Elsewhere `+` is a LoRA.
+* Ours alone are: the methods that `search_spaces.mergekit` does not list; the parameters `alpha`,
+  `beta`, `scope`, `rescale_norm` and `lambda` where mergekit has none; and those that choose, by
+  tensor and depth as any other: `method` (another rule's name) and `reference`, `sparsify`,
+  `spectral`, `consensus`, `combine` (another choice of that stage of a rule on deltas). mergekit
+  refuses the methods and passes over the parameters in silence, so it would merge something else.
 * What mergekit passes over in silence is an error: unknown keys and parameters, a parameter of the
   tensor written under one source, a key that stands twice. `int8_mask` is passed over: it saves
   memory there and changes no number.
 
-`modules`, `chat_template`, a tokenizer `union` or per-token sources, LoRA adapters and a base per
-slice are refused with a reason.
+`modules`, `chat_template`, per-token sources, padding of the vocabulary and a base per slice are
+refused with a reason.
 """
 
 from collections.abc import Mapping
@@ -208,13 +214,6 @@ def _tokenizer(data: Mapping[str, object], default: str) -> str | None:
     if source is None:
         return None
     name = read_source(source, "tokenizer_source")
-    if name == "union":
-        raise InputError(
-            "tokenizer_source = union",
-            "a union of vocabularies is not supported yet",
-            "tokenizer_source",
-            "use `base` or one of the models",
-        )
     return default if name == "base" else name
 
 

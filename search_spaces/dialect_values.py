@@ -6,7 +6,7 @@ from typing import cast
 from search_spaces.errors import InputError, nearest
 from search_spaces.rules import PARAMETERS, Rule
 from search_spaces.settings import Clause, Parameters, Scalar, Setting, parameters
-from search_spaces.validation import check_name, domain
+from search_spaces.validation import allowed, domain
 
 _IGNORED = "int8_mask"
 """A memory option of mergekit; no number depends on it."""
@@ -24,7 +24,6 @@ _REFUSED: Mapping[str, tuple[str, str]] = {
     "residual_weight": ("it is not supported", "leave it out"),
     "tokens": ("sources for single tokens are not supported", "leave it out"),
     "pad_to_multiple_of": ("padding the vocabulary is not supported", "leave it out"),
-    "lora": ("LoRA adapters are not supported yet", "merge the adapter into its model first"),
 }
 """Keys of mergekit's that have no meaning here: the rule, the remedy."""
 
@@ -50,13 +49,17 @@ def check_keys(data: Mapping[str, object], known: tuple[str, ...], where: str) -
 
 
 def read_parameters(data: object, rule: Rule, where: str) -> Parameters:
-    """The settings under a `parameters:` key (None: there is none), for `rule`."""
+    """The settings under a `parameters:` key (None: there is none), for `rule`.
+
+    A parameter of another rule passes: the recipe may name that rule elsewhere, and checks it.
+    """
     if data is None:
         return ()
     settings: dict[str, Setting] = {}
     for name, value in mapping_of(data, where).items():
         if name != _IGNORED:
-            check_name(name, rule, where)
+            if name not in PARAMETERS:
+                allowed((rule.name,)).check(name, where)
             settings[name] = Setting(_clauses(name, value, where))
     return parameters(settings)
 

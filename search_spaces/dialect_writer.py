@@ -1,7 +1,11 @@
-"""mergekit's YAML dialect: writing recipes so that mergekit makes the same model of them."""
+"""mergekit's YAML dialect: writing recipes so that mergekit makes the same model of them.
+
+What mergekit does not have (see `dialect`) is written too, under a comment that says so.
+"""
 
 from search_spaces.dialect_sources import write_source
 from search_spaces.errors import InputError
+from search_spaces.mergekit import extensions
 from search_spaces.recipe import Input, Recipe, Slice
 from search_spaces.settings import Clause, Parameters
 
@@ -9,9 +13,11 @@ from search_spaces.settings import Clause, Parameters
 def dump_recipe(recipe: Recipe) -> str:
     """`recipe` as YAML text that mergekit accepts and `parse_recipe` reads back unchanged.
 
+    Where the recipe uses rules, stages or parameters that mergekit 0.1.5 does not have, it would
+    refuse it or, worse, pass over them: the text then begins with a comment that says so.
+
     Raises:
-        InputError: a tokenizer's source is called `base` or `union`, which means something else in
-            the dialect.
+        InputError: the tokenizer is that of a source called `base` which is not the base.
     """
     from search_spaces.yaml_text import write
 
@@ -25,7 +31,8 @@ def dump_recipe(recipe: Recipe) -> str:
         data["models"] = [_input(entry) for entry in recipe.slices[0].inputs]
     settings = _settings(recipe.parameters)
     data |= {"parameters": settings} if settings else {}
-    return write(data | _head(recipe))
+    comment = "".join(f"# evomerge: {sentence}.\n" for sentence in extensions(recipe))
+    return comment + write(data | _head(recipe))
 
 
 def _head(recipe: Recipe) -> dict[str, object]:
@@ -36,14 +43,15 @@ def _head(recipe: Recipe) -> dict[str, object]:
         if recipe.dtype != "float32":
             head["out_dtype"] = recipe.dtype
     if recipe.tokenizer is not None:
-        if recipe.tokenizer in ("base", "union"):
+        first = recipe.tokenizer == recipe.sources[0]
+        if recipe.tokenizer == "base" and not first:
             raise InputError(
                 f"tokenizer of a source called '{recipe.tokenizer}'",
                 "the word means something else in the dialect",
                 "dump",
                 "rename the source",
             )
-        head["tokenizer_source"] = write_source(recipe.tokenizer)
+        head["tokenizer_source"] = "base" if first else write_source(recipe.tokenizer)
     if recipe.seed:
         head["seed"] = recipe.seed
     return head
@@ -51,7 +59,7 @@ def _head(recipe: Recipe) -> dict[str, object]:
 
 def _slice(recipe: Recipe, part: Slice) -> dict[str, object]:
     inputs = part.inputs
-    if recipe.rule.needs_base and all(i.source != recipe.base for i in inputs):
+    if recipe.based and all(i.source != recipe.base for i in inputs):
         # mergekit wants the base among the sources of every slice.
         assert recipe.base is not None
         inputs = (Input(recipe.base, inputs[0].layers), *inputs)

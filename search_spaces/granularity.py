@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from search_spaces.errors import InputError, nearest
 from search_spaces.roles import COMPONENTS
-from search_spaces.settings import Clause
+from search_spaces.settings import Clause, Scalar
 
 OTHER = "other"
 """Name of the group of components that have no variable of their own."""
@@ -30,10 +30,13 @@ class Granularity:
             `{"knots": k}` for values at k equally spaced depths with straight lines between them;
             None: depth makes no difference.
         components: those with a variable of their own, or `all`; None: components make none.
+        rules: whether the method and the stages, where they are searched, are chosen per group too;
+            else once for the whole model.
     """
 
     layers: int | str | Mapping[str, int] | None = None
     components: Sequence[str] | str | None = None
+    rules: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +45,29 @@ class Stretch:
 
     Attributes:
         mixes: per clause value, (low, high, share): the value is values[low] + share *
-            (values[high] - values[low]), where `values` are those of the depth's labels.
+            (values[high] - values[low]), where `values` are those of the depth's labels; of words,
+            the nearer one.
     """
 
     start: int
     stop: int
     mixes: tuple[tuple[int, int, float], ...]
 
-    def clause(self, values: Sequence[float], chosen: str | None) -> Clause:
+    def clause(self, values: Sequence[Scalar], chosen: str | None) -> Clause:
         """The clause for this stretch, given one value per label of the depth, or one for all."""
         if len(values) == 1:
             return Clause((values[0],), chosen)
         mixed = [
-            values[low] + share * (values[high] - values[low]) if share else values[low]
+            _between(values[low], values[high], share) if share else values[low]
             for low, high, share in self.mixes
         ]
         return Clause(tuple(mixed), chosen)
+
+
+def _between(low: Scalar, high: Scalar, share: float) -> Scalar:
+    if isinstance(low, (bool, str)) or isinstance(high, (bool, str)):
+        return high if share > 0.5 else low
+    return low + share * (high - low)
 
 
 @dataclass(frozen=True, slots=True)

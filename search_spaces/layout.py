@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 from search_spaces.granularity import OTHER, Depth, Stretch, is_outer
 from search_spaces.ranges import Variation
@@ -19,9 +18,11 @@ class Row:
 
     def setting(self, genome: Genome, stretch: Stretch) -> Setting:
         """The parameter's setting for one stretch of layers."""
-        # Rows are made of real variables only, and `check_genome` has seen the genome.
-        numbers = cast(tuple[float, ...], genome)
-        return Setting(tuple([stretch.clause(numbers[a:b], c) for c, a, b in self.clauses]))
+        return Setting(tuple([stretch.clause(genome[a:b], c) for c, a, b in self.clauses]))
+
+
+Rows = Mapping[str | None, tuple[Row, ...]]
+"""Rows by source; those under None are the tensor's."""
 
 
 class Layout:
@@ -30,6 +31,7 @@ class Layout:
     Attributes:
         variables: in the genome's order.
         owners: per variable its parameter and its source (None: the parameter is the tensor's).
+        groups: per variable the part of its name that says which weights share it ("": all do).
         rows: by source, the settings that variables make.
         fixed: settings of the whole recipe.
     """
@@ -38,6 +40,7 @@ class Layout:
         """A layout without variables."""
         self.variables: tuple[Variable, ...] = ()
         self.owners: tuple[tuple[str, str | None], ...] = ()
+        self.groups: tuple[str, ...] = ()
         self.rows: dict[str | None, tuple[Row, ...]] = {}
         self.fixed: dict[str, Setting] = {}
         self._switches: dict[str, int] = {}
@@ -52,14 +55,23 @@ class Layout:
         sources: Sequence[str],
         groups: Sequence[tuple[str, tuple[str, ...]]],
         depth: Depth,
+        grouped: bool = False,
     ) -> None:
-        """Give `variation` its variables (none if its value is fixed)."""
+        """Give `variation` its variables (none if its value is fixed).
+
+        Args:
+            variation: of one parameter.
+            sources: those with parameters of their own.
+            groups: the cut across components.
+            depth: the cut along depth.
+            grouped: whether options, too, have a variable per group (else one for the model).
+        """
         name = variation.parameter
         if variation.fixed is not None:
             self.fixed[name] = Setting.constant(variation.fixed)
-        elif variation.options:
+        elif variation.options and not grouped:
             self._switches[name] = len(self.variables)
-            self._append([Choice(name, variation.options)], name, None)
+            self._append(variation, None, [""])
         else:
             for source in sources if variation.per_source else (None,):
                 clauses = self._clauses(variation, source, groups, depth)
@@ -77,16 +89,24 @@ class Layout:
         clauses: dict[str, tuple[int, int]] = {}
         for label, members in groups:
             levels = ("",) if is_outer(members) else depth.labels or ("",)
-            stem = (variation.parameter, source or "")
-            names = [".".join(filter(None, (*stem, level, label))) for level in levels]
+            names = [".".join(filter(None, (level, label))) for level in levels]
             clauses[label] = (len(self.variables), len(self.variables) + len(names))
-            fresh = [Real(name, variation.low, variation.high) for name in names]
-            self._append(fresh, variation.parameter, source)
+            self._append(variation, source, names)
         return clauses
 
-    def _append(self, fresh: Sequence[Variable], parameter: str, source: str | None) -> None:
-        self.variables += tuple(fresh)
-        self.owners += ((parameter, source),) * len(fresh)
+    def _append(self, variation: Variation, source: str | None, groups: Sequence[str]) -> None:
+        stem = (variation.parameter, source or "")
+        for group in groups:
+            name = ".".join(filter(None, (*stem, group)))
+            self.variables += (_variable(name, variation),)
+        self.owners += ((variation.parameter, source),) * len(groups)
+        self.groups += tuple(groups)
+
+
+def _variable(name: str, variation: Variation) -> Variable:
+    if variation.options:
+        return Choice(name, variation.options)
+    return Real(name, variation.low, variation.high)
 
 
 def _in_order(

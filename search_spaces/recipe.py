@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from search_spaces.plans import TensorInput, TensorPlan, plans
-from search_spaces.rules import Rule, rule_named
+from search_spaces.reach import is_composed, needless, prune, reaches_of, without
+from search_spaces.rules import RULES, Rule, rule_named
 from search_spaces.settings import Clause, Parameters, Scalar, Setting, parameters
 from search_spaces.validation import check_recipe
 
@@ -64,23 +65,26 @@ class Recipe:
 
     Recipes that say the same in two ways become one on construction, so that their hashes agree:
     the base is no input of a rule on deltas (unless it enters with other layers than the first
-    input); the two ends of `slerp` are base and other; a tokenizer that would be taken anyway is
-    None; the settings of the only slice are the recipe's. Settings written under the base of a rule
-    that needs one are dropped: its delta is zero (mergekit ignores them as well).
+    input); the two ends of `slerp` are base and other; the settings of the only slice are the
+    recipe's. Settings written under the base of a rule that needs one are dropped: its delta is
+    zero (mergekit ignores them as well). Where settings choose the method or stages, values that no
+    rule in force reads are dropped, and a method that is in force everywhere is the recipe's.
 
     Attributes:
-        method: a merge rule's name.
+        method: a merge rule's name; the parameter `method` puts another in its place.
         slices: the output's layers, bottom first; one slice over all layers is the `models:` form.
         base: the base's name, or None for rules that need none.
         parameters: settings for every slice that does not say otherwise.
         dtype: storage type of the result (`float32`, `float16`, `bfloat16`); None: the base's
             (or first source's). Arithmetic is in float32 always.
-        tokenizer: source whose tokenizer the result gets; None: the base's (or first source's).
+        tokenizer: whose tokens the result has: a source, or `union` for those of all; embeddings
+            are matched token by token. None: the sources have one vocabulary.
         seed: of the random masks, a non-negative integer.
 
     Raises:
         InputError: unknown method or parameter, a value out of its range, too few or too many
-            sources, a missing base, slices whose inputs differ in length.
+            sources, a missing base, slices whose inputs differ in length, methods that do not agree
+            on what the base is, stages that cannot work together.
     """
 
     method: str
@@ -93,12 +97,14 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_recipe(self)
-        if self.rule.needs_base:
+        self._fold_lone_slice()
+        method, slices, whole = folded(self.method, self.based, self.slices, self.parameters)
+        object.__setattr__(self, "method", method)
+        object.__setattr__(self, "slices", slices)
+        object.__setattr__(self, "parameters", whole)
+        if self.based:
             slices = tuple(_canonical(part, self.base, self.rule) for part in self.slices)
             object.__setattr__(self, "slices", slices)
-        self._fold_lone_slice()
-        if self.tokenizer == self.sources[0]:
-            object.__setattr__(self, "tokenizer", None)
 
     @cached_property
     def rule(self) -> Rule:
@@ -110,6 +116,11 @@ class Recipe:
         """SHA-256 of the content, hexadecimal: the identity of a candidate."""
         text = json.dumps(_plain(self), separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def based(self) -> bool:
+        """Whether there is a base that the sources are seen from, and that is none of them."""
+        return self.base is not None and RULES[self.method].base != "source"
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -160,16 +171,44 @@ class Recipe:
         return plans(self, tensors, layers)
 
 
+def folded(
+    method: str, based: bool, slices: tuple[Slice, ...], whole: Parameters
+) -> tuple[str, tuple[Slice, ...], Parameters]:
+    """Method, slices and settings without what no rule in force reads.
+
+    A method that is in force everywhere is named as the method; a stage's choice that its rule has
+    anyway is left out. Settings that choose no method and no stage stay as they are.
+    """
+    wholes = tuple(part.parameters for part in slices)
+    if not is_composed((whole, *wholes)):
+        return method, slices, whole
+    reaches = reaches_of(method, based, wholes, whole)
+    slices = tuple(
+        Slice(
+            tuple(replace(i, parameters=prune(i.parameters, [found])) for i in part.inputs),
+            prune(part.parameters, [found]),
+        )
+        for part, found in zip(slices, reaches, strict=True)
+    )
+    whole = prune(whole, reaches)
+    methods = list(dict.fromkeys(r.name for s in reaches for c in s.values() for r in c.rules))
+    if len(methods) == 1:
+        left_out = needless([whole, *(s.parameters for s in slices)], RULES[methods[0]])
+        slices = tuple(replace(s, parameters=without(s.parameters, left_out)) for s in slices)
+        whole = without(whole, left_out)
+    return method if method in methods else methods[0], slices, whole
+
+
 def _canonical(part: Slice, base: str | None, rule: Rule) -> Slice:
     """`part` in the one form that recipes of the same meaning share (see `Recipe`)."""
     others = tuple(i for i in part.inputs if i.source != base)
     listed = next((i for i in part.inputs if i.source == base), None)
     span = others[0].layers
-    if rule.reference == "base":
+    if rule.combine != "slerp":
         if listed is None or listed.layers == span:
             return replace(part, inputs=others) if listed else part
         return replace(part, inputs=(Input(listed.source, listed.layers), *others))
-    assert base is not None  # check_recipe has seen to it
+    assert base is not None  # the recipe is based
     end = Input(base, listed.layers if listed else span)
     return replace(part, inputs=(end, *others))
 

@@ -3,11 +3,15 @@
 import math
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from search_spaces.agreement import check_agreement
 from search_spaces.errors import InputError, nearest
-from search_spaces.rules import PARAMETERS, Parameter, Rule, rule_named
+from search_spaces.rules import METHOD, OVERRIDES, PARAMETERS, RULES, Parameter, Rule, rule_named
 from search_spaces.settings import Clause, Parameters, Setting
+from search_spaces.stages import STAGES
 
 if TYPE_CHECKING:
     from search_spaces.recipe import Input, Recipe, Slice
@@ -15,31 +19,85 @@ if TYPE_CHECKING:
 DTYPES: tuple[str, ...] = ("float32", "float16", "bfloat16")
 """Storage types of a result."""
 
+UNION = "union"
+"""A tokenizer with the tokens of all sources."""
+
 
 def check_recipe(recipe: "Recipe") -> None:
     """Raise an `InputError` unless `recipe` can be carried out (see `Recipe`)."""
-    rule = rule_named(recipe.method, "merge_method")
+    rule_named(recipe.method, "merge_method")
     if not recipe.slices:
         raise InputError("no models", "a recipe needs at least one source", "models", "add models")
-    _check_settings(recipe.parameters, rule, "parameters")
-    for number, part in enumerate(recipe.slices):
-        spanned = len(recipe.slices) > 1 or any(i.layers is not None for i in part.inputs)
-        _check_slice(part, recipe.base, rule, f"slices[{number}]" if spanned else "models")
-        if len(recipe.slices) > 1:
-            _check_has_span(part, f"slices[{number}]")
-    _check_base(recipe, rule)
+    wholes = [recipe.parameters, *(part.parameters for part in recipe.slices)]
+    known = allowed((recipe.method,), wholes)
+    _check_settings(recipe.parameters, known, "parameters")
+    several = len(recipe.slices) > 1
+    spanned = several or any(i.layers is not None for i in recipe.slices[0].inputs)
+    places = [f"slices[{n}]" if spanned else "models" for n in range(len(recipe.slices))]
+    for part, where in zip(recipe.slices, places, strict=True):
+        _check_slice(part, known, where)
+        if several:
+            _check_has_span(part, where)
+    check_agreement(recipe, places)
     _check_head(recipe)
 
 
-def check_name(name: str, rule: Rule, where: str) -> None:
-    """Raise an `InputError` if `rule` has no parameter of that name."""
-    if name not in rule.parameters:
-        raise InputError(
-            f"parameter '{name}'",
-            f"method '{rule.name}' has no such parameter",
-            where,
-            nearest(name, rule.parameters),
-        )
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """The parameters that some rules may have.
+
+    Attributes:
+        methods: the rules' names.
+        names: the parameters' names, in the order of the declaration.
+    """
+
+    methods: tuple[str, ...]
+    names: tuple[str, ...]
+
+    def check(self, name: str, where: str) -> None:
+        """Raise an `InputError` if `name` is none of them."""
+        if name not in self.names:
+            methods = " and ".join(f"'{method}'" for method in self.methods)
+            raise InputError(
+                f"parameter '{name}'",
+                f"method {methods} has no such parameter",
+                where,
+                nearest(name, self.names),
+            )
+
+
+def allowed(methods: Iterable[str], settings: Iterable[Parameters] = ()) -> Allowed:
+    """The parameters a recipe may set: those of every rule and choice of a stage that it names.
+
+    Args:
+        methods: names of rules.
+        settings: what may name more of them.
+
+    Raises:
+        InputError: a value of `method` or of a stage that is none.
+    """
+    rules = dict.fromkeys(methods)
+    choices: dict[tuple[str, str], None] = {}
+    choosing = (item for items in settings for item in items if item[0] in (METHOD, *OVERRIDES))
+    for name, setting in choosing:
+        values = [value for clause in setting.clauses for value in clause.values]
+        check_values(name, values, "parameters")
+        if name == METHOD:
+            rules |= dict.fromkeys(map(str, values))
+        else:
+            choices |= dict.fromkeys((name, str(value)) for value in values)
+    return allowed_by(tuple(RULES[name] for name in rules), tuple(choices))
+
+
+@lru_cache(maxsize=256)
+def allowed_by(rules: tuple[Rule, ...], choices: tuple[tuple[str, str], ...]) -> Allowed:
+    """The parameters of these rules and of these (stage, choice) pairs, and `method`."""
+    names: dict[str, None] = {}
+    for rule in rules:
+        names |= dict.fromkeys(rule.parameters)
+    for stage, choice in choices:
+        names |= dict.fromkeys(STAGES[stage][choice])
+    return Allowed(tuple(rule.name for rule in rules), (*names, METHOD))
 
 
 def check_values(name: str, values: Iterable[object], where: str) -> None:
@@ -49,6 +107,8 @@ def check_values(name: str, values: Iterable[object], where: str) -> None:
     """
     parameter = PARAMETERS[name]
     for value in values:
+        if name == METHOD and isinstance(value, str):
+            rule_named(value, where)
         if not _valid(parameter, value):
             raise InputError(f"{name} = {value}", domain(parameter), where, "correct the value")
 
@@ -57,6 +117,8 @@ def domain(parameter: Parameter) -> str:
     """The rule a value of `parameter` obeys, as a clause of a sentence."""
     if parameter.choices:
         return f"it is one of {', '.join(map(str, parameter.choices))}"
+    if parameter.whole:
+        return f"it is a whole number in [{parameter.low:g}, {parameter.high:g}]"
     if math.isfinite(parameter.low):
         return f"it is a number in [{parameter.low:g}, {parameter.high:g}]"
     return "it is a finite number"
@@ -67,26 +129,10 @@ def _valid(parameter: Parameter, value: object) -> bool:
         return value in parameter.choices and isinstance(value, type(parameter.choices[0]))
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
+    if parameter.whole and value % 1:
+        return False
     # Not isfinite, which fails for an integer beyond the floats.
     return parameter.low <= value <= parameter.high and abs(value) <= sys.float_info.max
-
-
-def _check_base(recipe: "Recipe", rule: Rule) -> None:
-    named = {i.source for part in recipe.slices for i in part.inputs}
-    if rule.needs_base and not recipe.base:
-        raise InputError(
-            "no base_model",
-            f"method '{rule.name}' needs the base of the others",
-            "base_model",
-            "name the model the others were fine-tuned from",
-        )
-    if not rule.needs_base and recipe.base is not None and recipe.base not in named:
-        raise InputError(
-            f"base_model '{recipe.base}'",
-            f"method '{rule.name}' treats the base as any source, and it is not among them",
-            "base_model",
-            "list it with a weight, or leave base_model out",
-        )
 
 
 def _check_head(recipe: "Recipe") -> None:
@@ -97,12 +143,19 @@ def _check_head(recipe: "Recipe") -> None:
             "dtype",
             nearest(recipe.dtype, DTYPES),
         )
-    if recipe.tokenizer is not None and recipe.tokenizer not in recipe.sources:
+    if recipe.tokenizer == UNION and UNION in recipe.sources:
+        raise InputError(
+            f"a source called '{UNION}'",
+            "as a tokenizer the word means the tokens of all sources",
+            "tokenizer_source",
+            "rename the source",
+        )
+    if recipe.tokenizer not in (None, UNION, *recipe.sources):
         raise InputError(
             f"tokenizer of '{recipe.tokenizer}'",
-            "a tokenizer comes from one of the sources",
+            "a tokenizer comes from one of the sources, or is their union",
             "tokenizer_source",
-            nearest(recipe.tokenizer, recipe.sources),
+            nearest(recipe.tokenizer or "", (UNION, *recipe.sources)),
         )
     if recipe.seed < 0 or type(recipe.seed) is not int:
         raise InputError(
@@ -110,31 +163,20 @@ def _check_head(recipe: "Recipe") -> None:
         )
 
 
-def _check_slice(part: "Slice", base: str | None, rule: Rule, where: str) -> None:
-    others = [i.source for i in part.inputs if not (rule.needs_base and i.source == base)]
-    least, most = rule.sources
-    if len(others) < least or (most is not None and len(others) > most):
-        bound = str(least) if least == most else f"{least} or more" if most is None else ""
-        raise InputError(
-            f"{len(others)} source(s)",
-            f"method '{rule.name}' takes {bound or f'{least} to {most}'}"
-            + (" besides the base" if rule.needs_base else ""),
-            where,
-            "add or remove models, or choose another method",
-        )
-    names = [i.source for i in part.inputs]
-    for name in names:
-        if not name or names.count(name) > 1:
+def _check_slice(part: "Slice", known: Allowed, where: str) -> None:
+    listed = [i.source for i in part.inputs]
+    for name in listed:
+        if not name or listed.count(name) > 1:
             raise InputError(
-                f"source '{name}'" + (f", listed {names.count(name)} times" if name else ""),
+                f"source '{name}'" + (f", listed {listed.count(name)} times" if name else ""),
                 "a source has a name and stands once in a slice",
                 where,
                 "correct the list of models",
             )
     _check_spans(part, where)
-    _check_settings(part.parameters, rule, where)
+    _check_settings(part.parameters, known, where)
     for entry in part.inputs:
-        _check_own_settings(entry, rule, f"{where}, source {entry.source}")
+        _check_own_settings(entry, known, f"{where}, source {entry.source}")
 
 
 def _check_spans(part: "Slice", where: str) -> None:
@@ -168,8 +210,8 @@ def _check_has_span(part: "Slice", where: str) -> None:
         )
 
 
-def _check_own_settings(entry: "Input", rule: Rule, where: str) -> None:
-    _check_settings(entry.parameters, rule, where)
+def _check_own_settings(entry: "Input", known: Allowed, where: str) -> None:
+    _check_settings(entry.parameters, known, where)
     for name, _ in entry.parameters:
         if not PARAMETERS[name].per_source:
             raise InputError(
@@ -180,9 +222,9 @@ def _check_own_settings(entry: "Input", rule: Rule, where: str) -> None:
             )
 
 
-def _check_settings(settings: Parameters, rule: Rule, where: str) -> None:
+def _check_settings(settings: Parameters, known: Allowed, where: str) -> None:
     for place, (name, setting) in enumerate(settings):
-        check_name(name, rule, where)
+        known.check(name, where)
         if place and settings[place - 1][0] >= name:
             raise InputError(
                 f"parameter '{name}' after '{settings[place - 1][0]}'",
@@ -208,3 +250,10 @@ def _check_clause(name: str, clause: Clause, where: str) -> None:
             f"filter '*' of '{name}'", "no filter is written None", where, "leave the filter out"
         )
     check_values(name, clause.values, where)
+    if PARAMETERS[name].whole and len(set(clause.values)) > 1:
+        raise InputError(
+            f"{name} = {list(clause.values)}",
+            "a whole number has no gradient",
+            where,
+            "give it one value, or one per slice",
+        )

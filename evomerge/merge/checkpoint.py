@@ -2,45 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
+from evomerge.merge.files import FLOATS, Entry, open_file, read_json
+from evomerge.merge.quantised import check_config, check_type
 from search_spaces.errors import InputError
-from search_spaces.roles import role
+from search_spaces.roles import Role, role
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-FLOATS: Mapping[str, torch.dtype] = {
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F32": torch.float32,
-    "F64": torch.float64,
-}
-"""Floating dtypes that merge, as safetensors spells them."""
-
-_QUANTISED = ("F8", "F4", "F6", "E8M0", "I8")
+ADAPTER = "adapter_config.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """Where a tensor is and what it looks like; `dtype` as safetensors spells it."""
-
-    file: Path
-    shape: tuple[int, ...]
-    dtype: str
-
-    @property
-    def floating(self) -> bool:
-        """Whether the tensor merges (an integer or boolean one is copied)."""
-        return self.dtype in FLOATS
 
 
 class Checkpoint:
@@ -59,15 +37,13 @@ class Checkpoint:
         self.name, self.folder = name, folder
         self.where = f"source {name} ({folder})"
         _check_folder(folder, self.where)
-        self.config: dict[str, Any] = _read_json(folder / "config.json", self.where)
-        if "quantization_config" in self.config:
-            raise _quantised("quantization_config in config.json", self.where)
+        self.config: dict[str, Any] = read_json(folder / "config.json", self.where)
+        check_config(self.config, self.where)
         self._files: dict[Path, safe_open] = {}
         self.entries: dict[str, Entry] = self._open()
         self._tensors: dict[str, torch.Tensor] = {}
         for tensor, entry in self.entries.items():
-            if entry.dtype.startswith(_QUANTISED):
-                raise _quantised(f"{tensor} of type {entry.dtype}", self.where)
+            check_type(tensor, entry.dtype, self.where)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -88,6 +64,23 @@ class Checkpoint:
         return 1 + max((role(t).layer or 0) for t in self.entries)
 
     @cached_property
+    def head(self) -> str | None:
+        """The source's own output matrix; None where it is the embedding (or there is none)."""
+        return None if says_tied(self.config) else find_head(self.entries)
+
+    @cached_property
+    def embedding(self) -> str | None:
+        """The name of the input embedding; None if no tensor outside the stack looks like it."""
+        tables = [
+            name
+            for name, entry in self.entries.items()
+            if role(name) == Role(None, "embed") and len(entry.shape) == 2
+        ]
+        rows = self.text_config.get("vocab_size")
+        fitting = [name for name in tables if self.entries[name].shape[0] == rows]
+        return next(iter(fitting or tables), None)
+
+    @cached_property
     def dtype(self) -> torch.dtype:
         """The floating type that most of the parameters are stored in."""
         count: dict[str, int] = {}
@@ -97,6 +90,10 @@ class Checkpoint:
                 count[entry.dtype] = count.get(entry.dtype, 0) + elements
         return FLOATS[max(count, key=lambda d: count[d])] if count else torch.float32
 
+    def files_of(self, name: str) -> tuple[Path, ...]:
+        """The files a tensor's numbers come from."""
+        return (self.entries[name].file,)
+
     def tensor(self, name: str) -> torch.Tensor:
         """The tensor in its storage dtype: a view of the mapped file. Do not write to it."""
         if name not in self._tensors:
@@ -105,7 +102,7 @@ class Checkpoint:
 
     def _open(self) -> dict[str, Entry]:
         if (self.folder / SINGLE).is_file():
-            return self._entries(self.folder / SINGLE)
+            return self._read(self.folder / SINGLE)
         weight_map = _read_index(self.folder / INDEX, self.where)
         found: dict[str, Entry] = {}
         for shard in dict.fromkeys(weight_map.values()):
@@ -116,7 +113,7 @@ class Checkpoint:
                     self.where,
                     "download the model again",
                 )
-            found |= self._entries(self.folder / shard)
+            found |= self._read(self.folder / shard)
         for tensor, shard in weight_map.items():
             if tensor not in found or found[tensor].file.name != shard:
                 raise InputError(
@@ -127,28 +124,31 @@ class Checkpoint:
                 )
         return {tensor: found[tensor] for tensor in weight_map}
 
-    def _entries(self, path: Path) -> dict[str, Entry]:
-        try:
-            file = safe_open(path, framework="pt")
-        except (SafetensorError, OSError) as error:
-            raise InputError(
-                f"file {path.name}",
-                _damage(path) or str(error),
-                self.where,
-                "the file is damaged; download or save it again",
-            ) from error
-        self._files[path] = file
-        slices = {tensor: file.get_slice(tensor) for tensor in file.keys()}  # noqa: SIM118 not a dict
-        return {
-            tensor: Entry(path, tuple(part.get_shape()), part.get_dtype())
-            for tensor, part in slices.items()
-        }
+    def _read(self, path: Path) -> dict[str, Entry]:
+        self._files[path], entries = open_file(path, self.where)
+        return entries
 
 
 def text_config(config: dict[str, Any]) -> dict[str, Any]:
     """The language model's part of a configuration: itself, or `text_config` where it is nested."""
     nested = config.get("text_config")
     return nested if isinstance(nested, dict) else config
+
+
+def says_tied(config: dict[str, Any]) -> bool | None:
+    """Whether the head is the embedding, by the configuration; None: it does not say."""
+    value = config.get("tie_word_embeddings", text_config(config).get("tie_word_embeddings"))
+    return value if isinstance(value, bool) else None
+
+
+def find_head(entries: Mapping[str, Entry]) -> str | None:
+    """The output matrix among a checkpoint's tensors."""
+    return next((name for name, entry in entries.items() if is_head(name, entry)), None)
+
+
+def is_head(name: str, entry: Entry) -> bool:
+    """Whether a tensor is an output matrix."""
+    return role(name) == Role(None, "lm_head") and len(entry.shape) == 2
 
 
 def layer_key(config: dict[str, Any]) -> str | None:
@@ -159,12 +159,12 @@ def layer_key(config: dict[str, Any]) -> str | None:
 def _check_folder(folder: Path, where: str) -> None:
     if not folder.is_dir():
         raise InputError(f"folder {folder}", "there is no such folder", where, "correct the path")
-    if (folder / "adapter_config.json").is_file():
+    if (folder / ADAPTER).is_file():
         raise InputError(
-            "adapter_config.json",
+            ADAPTER,
             "a LoRA adapter is not a whole model",
             where,
-            "merge it into its base first: peft's model.merge_and_unload(), then save_pretrained",
+            "name its model as well: {model: MODEL, lora: this folder}, or MODEL+FOLDER in a recipe",
         )
     if not (folder / "config.json").is_file():
         raise InputError(
@@ -185,20 +185,8 @@ def _check_folder(folder: Path, where: str) -> None:
     )
 
 
-def _read_json(path: Path, where: str) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(
-            f"file {path.name}", f"it is not JSON ({error})", where, "download it again"
-        ) from error
-    if not isinstance(content, dict):
-        raise InputError(f"file {path.name}", "it is not a JSON object", where, "download it again")
-    return content
-
-
 def _read_index(path: Path, where: str) -> dict[str, str]:
-    weight_map = _read_json(path, where).get("weight_map")
+    weight_map = read_json(path, where).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise InputError(f"file {INDEX}", "it has no weight_map", where, "download it again")
     for shard in weight_map.values():
@@ -210,31 +198,3 @@ def _read_index(path: Path, where: str) -> dict[str, str]:
                 "download the model again",
             )
     return weight_map
-
-
-def _damage(path: Path) -> str | None:
-    """What is cut off, where that is the damage; None: the library's own words say it better."""
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        head = stream.read(8)
-        length = int.from_bytes(head, "little")
-        if len(head) < 8 or 8 + length > size:
-            return f"its header needs {8 + length} bytes, the file has {size}"
-        try:
-            header = json.loads(stream.read(length))
-            ends = {t: e["data_offsets"][1] for t, e in header.items() if t != "__metadata__"}
-            last = max(ends, key=lambda t: ends[t])
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-            return None
-    if 8 + length + ends[last] == size:
-        return None
-    return f"tensor {last} ends at byte {8 + length + ends[last]}, the file at byte {size}"
-
-
-def _quantised(passed: str, where: str) -> InputError:
-    return InputError(
-        passed,
-        "quantised weights cannot be merged",
-        where,
-        "use the bfloat16 or float16 checkpoint it was made from, or dequantise it",
-    )

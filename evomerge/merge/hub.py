@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from evomerge.merge.checkpoint import Checkpoint
+from evomerge.merge.lora import check_adapter_files, is_adapter
 from search_spaces.errors import InputError
 
 _FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
@@ -33,10 +34,9 @@ def resolve_model(reference: str, folder: Path, revision: str | None = None) -> 
             return candidate.resolve()
     name, _, pinned = reference.partition("@")
     if path.is_absolute() or not _HUB_ID.fullmatch(name) or name.startswith("."):
-        lora = " (path+lora is not supported yet: merge the adapter into its model first)"
         raise InputError(
             f"model '{reference}'",
-            "there is no such folder" + (lora if "+" in reference else ""),
+            "there is no such folder",
             f"relative to {folder}",
             "correct the path, or name a model of the Hugging Face Hub as org/name",
         )
@@ -98,7 +98,7 @@ def _cached(name: str, commit: str) -> Path | None:
 
     try:
         folder = Path(snapshot_download(name, revision=commit, local_files_only=True))
-        Checkpoint(name, folder)
+        check_adapter_files(folder, name) if is_adapter(folder) else Checkpoint(name, folder)
     except (LocalEntryNotFoundError, HFValidationError, InputError):
         return None
     return folder

@@ -39,6 +39,33 @@ def check_vocabularies(folders: Mapping[str, Path]) -> None:
             the first tokens that do, their ids and both sources.
     """
     (first, folder), *others = folders.items()
+    _check_first(first, folder)
+    expected: dict[str, int] | None = None
+    for name, other in others:
+        if not has_tokenizer(other) or _same_files(folder, other):
+            continue
+        expected = expected or token_ids(folder, first)
+        _check_equal(expected, token_ids(other, name), first, name)
+
+
+def read_vocabularies(folders: Mapping[str, Path]) -> dict[str, dict[str, int]]:
+    """Source -> token -> id, added tokens included; one object for those whose files are equal.
+
+    A source without a tokenizer has the first's.
+
+    Raises:
+        InputError: the first source has no tokenizer, or one cannot be read.
+    """
+    (first, folder), *others = folders.items()
+    _check_first(first, folder)
+    tables = {first: token_ids(folder, first)}
+    for name, other in others:
+        same = not has_tokenizer(other) or _same_files(folder, other)
+        tables[name] = tables[first] if same else token_ids(other, name)
+    return tables
+
+
+def _check_first(first: str, folder: Path) -> None:
     if not has_tokenizer(folder):
         raise InputError(
             f"no {FAST}",
@@ -46,12 +73,6 @@ def check_vocabularies(folders: Mapping[str, Path]) -> None:
             f"source {first} ({folder})",
             "copy the tokenizer's files of the model it was made from into its folder",
         )
-    expected: dict[str, int] | None = None
-    for name, other in others:
-        if not has_tokenizer(other) or _same_files(folder, other):
-            continue
-        expected = expected or token_ids(folder, first)
-        _check_equal(expected, token_ids(other, name), first, name)
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -128,7 +149,8 @@ def _check_equal(
         f"token {named}{more}",
         "a token has one id in all sources, or embeddings of different tokens are merged",
         f"tokenizers of {first} and {other}",
-        f"merge models with the same tokenizer; if {other}'s weights were trained with {first}'s "
+        "choose whose tokens the result has (tokenizer_source in a recipe, models.tokenizer in a run "
+        f"file: base, union or a source); or, if {other}'s weights were trained with {first}'s "
         f"tokenizer, copy it to {other}'s folder",
     )
 

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from math import isfinite
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from itertools import pairwise
+from math import prod
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
 
 from evomerge.merge.checkpoint import layer_key, text_config
-from evomerge.merge.deltas import MagnitudeTables
-from evomerge.merge.pipeline import check_weights, merge_tensor
+from evomerge.merge.deltas import Delta, Origin
+from evomerge.merge.elements import Region
+from evomerge.merge.pipeline import Materials, ReadyTensor, check_plan, ready
+from evomerge.merge.placement import Placed, Placement, place_here
 from evomerge.merge.sources import Sources
-from fitness.engine import Box
+from evomerge.merge.statistics import Exact, Statistics
+from fitness.engine import Box, ShapeError
 from search_spaces.errors import InputError, nearest
 from search_spaces.recipe import Recipe, Slice, TensorInput, TensorPlan
 from search_spaces.roles import role, with_layer
+from search_spaces.rules import RULES
+
+Contents: TypeAlias = Callable[[Sequence[Path]], str]
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -37,6 +47,13 @@ class MergeError(RuntimeError):
         super().__init__(f"tensor {tensor}: {reason}")
 
 
+@dataclass(frozen=True, slots=True)
+class Exactly:
+    """A recipe whose thresholds and norms are not to be looked up but computed, as in an export."""
+
+    recipe: Recipe
+
+
 class MergedWeights:
     """Implements `fitness.engine.WeightProvider` for recipes over opened sources.
 
@@ -45,40 +62,67 @@ class MergedWeights:
 
     Args:
         sources: opened and compatible; they stay mapped while this lives.
+        statistics: what is known of the sources as wholes: exact (an export), or tables (a search).
+        place: decides where the sources live, and with it the device that merges, when the first
+            candidate comes; None: mapped files, and the CPU.
+        contents: what stands for the contents of files in tables that outlive the process.
     """
 
-    def __init__(self, sources: Sources) -> None:
-        _keep_freed_memory()
+    def __init__(
+        self,
+        sources: Sources,
+        statistics: Statistics | None = None,
+        *,
+        place: Callable[[], Placement] | None = None,
+        contents: Contents | None = None,
+    ) -> None:
+        self._opened = sources
+        self._decide = place or partial(place_here, sources.held_bytes(), torch.device("cpu"))
+        self._contents = contents
+        self._places: dict[int, Placed] = {}
         self._sources = sources
-        self._tables = MagnitudeTables()
+        self._tables = self._statistics = statistics or Exact()
+        self._model_thresholds: dict[tuple[str, tuple[str, ...], float], float] = {}
         self._plans: dict[str, TensorPlan] = {}
+        self._last: tuple[TensorPlan, ReadyTensor] | None = None
+        self._after: dict[str, str] = {}
+        self._origins: dict[tuple[int, str, str], Origin] = {}
         self._recipe: Recipe | None = None
-        self._whole: tuple[str, torch.Tensor] | None = None
 
     def prepare(self, payload: object) -> None:
-        """Resolve a `Recipe` into one plan per output tensor. Touches no weight.
+        """Resolve a recipe into one plan per output tensor. Touches no weight.
+
+        Args:
+            payload: a `Recipe`, or one to be merged `Exactly`.
 
         Raises:
             InputError: a source that is not open, layers beyond the sources', a parameter without a
                 value, weights that cannot be normalised.
             TypeError: `payload` is no recipe.
         """
+        exactly = isinstance(payload, Exactly)
+        if isinstance(payload, Exactly):
+            payload = payload.recipe
         if not isinstance(payload, Recipe):
             raise TypeError(f"a {type(payload).__name__} was passed where a Recipe is needed")
-        self._recipe, self._whole = None, None
+        self._statistics = Exact() if exactly else self._tables
+        self._recipe = self._last = None
+        self._model_thresholds.clear()
         for name in payload.sources:
-            if name not in self._sources.names:
+            if name not in self._opened.names:
                 raise InputError(
                     f"source '{name}'",
                     "it is not open",
                     "recipe",
-                    nearest(name, self._sources.names),
+                    nearest(name, self._opened.names),
                 )
+        self._sources = self._opened.with_tokenizer(payload.tokenizer, payload.base)
         names = list(_output_names(payload, self._sources))
-        plans = list(payload.plans(names, self._sources.layers))
-        for plan in plans:
-            check_weights(plan)
-        self._plans = dict(zip(names, plans, strict=True))
+        plans = payload.plans(names, self._sources.layers)
+        self._plans = {plan.tensor: self._held(plan) for plan in plans}
+        for plan in self._plans.values():
+            check_plan(plan)
+        self._after = dict(pairwise(names))
         self._recipe = payload
 
     def names(self) -> tuple[str, ...]:
@@ -107,8 +151,7 @@ class MergedWeights:
         """The candidate's tensor `name` in storage dtype, or the part `box` of it.
 
         Where the head is tied to the embedding, its name gives the embedding. Norms, thresholds and
-        masks are those of the whole tensor, so a part is the same numbers as in the whole; the last
-        tensor that was asked for in parts is kept to serve the next part.
+        masks are those of the whole tensor, so a part is the same numbers as in the whole.
 
         Raises:
             MergeError: the result holds NaN or infinity in the storage dtype.
@@ -116,11 +159,43 @@ class MergedWeights:
         """
         self._prepared()
         plan = self._plans[self._tied_name(name)]
-        if not box:
-            return self._merged(plan)
-        if self._whole is None or self._whole[0] != plan.tensor:
-            self._whole = plan.tensor, self._merged(plan)
-        return self._whole[1][box]
+        shape = _boxed(self.shape(plan.tensor), box)
+        device = torch.device(self._placement.device)
+        out = torch.empty(shape, dtype=self.storage_dtype(plan.tensor), device=device)
+        self._merge(plan, out, box)
+        return out
+
+    def write(self, name: str, out: torch.Tensor, box: Box = ()) -> None:
+        """Put the candidate's tensor `name`, or the part `box` of it, into `out`, in place.
+
+        The numbers are those of `tensor`, copied up or down where `out` has another dtype; where it
+        has the same, nothing of the tensor's size is made on the way.
+
+        Raises:
+            MergeError, KeyError: see `tensor`.
+            ShapeError: `out` has another shape.
+        """
+        self._prepared()
+        plan = self._plans[self._tied_name(name)]
+        found = _boxed(self.shape(plan.tensor), box)
+        if found != tuple(out.shape):
+            raise ShapeError(name, found, out.shape)
+        at_hand = out.device.type == torch.device(self._placement.device).type
+        if at_hand and out.dtype == self.storage_dtype(plan.tensor) and out.is_contiguous():
+            self._merge(plan, out, box)
+        else:
+            out.copy_(self.tensor(name, box))
+
+    def items(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Every tensor of the result, made when it is asked for: what an engine's loader takes."""
+        return ((name, self.tensor(name)) for name in self.names())
+
+    def mapped(self, name: str) -> list[torch.Tensor]:
+        """What is read of mapped files for tensor `name`. Do not write to it."""
+        plan = self._plans[self._tied_name(name)]
+        parts = (*((plan.base,) if plan.base else ()), *plan.inputs)
+        plain = [i for i in parts if len(self._sources.origin(i.source, i.tensor)[0]) == 1]
+        return [self._sources.tensor(part.source, part.tensor) for part in plain]
 
     def output_config(self) -> dict[str, Any]:
         """The result's config.json: the base's (or first source's), with its depth and dtype."""
@@ -152,35 +227,137 @@ class MergedWeights:
         tied_head = self._sources.tied and role(name).component == "lm_head"
         return embedding if tied_head and name not in self._plans and embedding else name
 
-    def _merged(self, plan: TensorPlan) -> torch.Tensor:
+    def _merge(self, plan: TensorPlan, out: torch.Tensor, box: Box) -> None:
         source = _source(plan)
         if not self._sources.floating(source.tensor):
-            return self._sources.tensor(source.source, source.tensor).clone()
-        result = merge_tensor(
-            plan,
-            self._sources.tensor(plan.base.source, plan.base.tensor) if plan.base else None,
-            [self._sources.tensor(i.source, i.tensor) for i in plan.inputs],
-            dtype=self.dtype,
-            tables=self._tables,
-        )
-        # One sum is much cheaper than isfinite; it may overflow where every element is finite.
-        if not isfinite(result.sum(dtype=torch.float32).item()) and not result.isfinite().all():
+            out.copy_(self._sources.tensor(source.source, source.tensor)[box])
+            return
+        region = _region(self.shape(plan.tensor), box)
+        if region is None:
+            whole = torch.empty(self.shape(plan.tensor), dtype=out.dtype, device=out.device)
+            self._merge(plan, whole, ())
+            out.copy_(whole[box])
+            return
+        try:
+            finite = self._made_ready(plan).write(out, region)
+        except ValueError as error:  # no such merge of these sources: opposite vectors, say
+            raise MergeError(plan.tensor, str(error)) from error
+        if not finite:
             kind = str(self.dtype).removeprefix("torch.")
             raise MergeError(plan.tensor, f"the merged tensor holds NaN or infinity in {kind}")
-        return result
+
+    def _made_ready(self, plan: TensorPlan) -> ReadyTensor:
+        """The last tensor is kept at hand: it may be asked for in parts."""
+        if self._last is None or self._last[0] is not plan:
+            self._last = None
+            self._last = plan, ready(plan, self._materials(plan))
+        return self._last[1]
+
+    def _held(self, plan: TensorPlan) -> TensorPlan:
+        """The plan without sources that lack the tensor; the others are merged without them."""
+        holds = self._sources.holds
+        inputs = tuple(i for i in plan.inputs if holds(i.source, i.tensor))
+        base = plan.base if plan.base and holds(plan.base.source, plan.base.tensor) else None
+        if len(inputs) == len(plan.inputs) and base == plan.base:
+            return plan
+        enough = len(inputs) >= plan.rule.sources[0] and base == plan.base
+        if enough:
+            return replace(plan, inputs=inputs)
+        first = base or (inputs or (TensorInput(self._sources.names[0], plan.tensor, {}),))[0]
+        alone = TensorInput(first.source, first.tensor, {"scale": 1.0})
+        return replace(plan, rule=RULES["passthrough"], base=None, inputs=(alone,), parameters={})
+
+    def _materials(self, plan: TensorPlan) -> Materials:
+        base = plan.base
+        over_model = [partial(self._over_model, i.source, _seen_from(plan)) for i in plan.merged]
+        materials = Materials(
+            None if base is None else self._placed.tensor(base.source, base.tensor),
+            [self._placed.tensor(i.source, i.tensor) for i in plan.inputs],
+            self._statistics,
+            () if base is None else (self._origin(base.source, base.tensor),),
+            [(self._origin(i.source, i.tensor),) for i in plan.inputs],
+            over_model,
+        )
+        coming = self._plans.get(self._after.get(plan.tensor, ""))
+        if coming is not None:
+            parts = (*((coming.base,) if coming.base else ()), *coming.inputs)
+            self._placed.announce([(part.source, part.tensor) for part in parts])
+        return materials
+
+    @cached_property
+    def _placement(self) -> Placement:
+        return self._decide()
+
+    @property
+    def _placed(self) -> Placed:
+        if id(self._sources) not in self._places:
+            self._places[id(self._sources)] = Placed(self._sources, self._placement)
+        return self._places[id(self._sources)]
+
+    def _origin(self, source: str, name: str) -> Origin:
+        """What stands for a tensor's numbers in tables."""
+        asked = (id(self._sources), source, name)
+        if asked not in self._origins:
+            files, inside = self._sources.origin(source, name)
+            if files and self._contents is not None:
+                self._origins[asked] = Origin(self._contents(files), inside, lasting=True)
+            else:
+                self._origins[asked] = Origin(f"{id(self._sources)} {source}", name)
+        return self._origins[asked]
+
+    def _over_model(self, source: str, reference: tuple[str, ...], density: float) -> float:
+        """The least |tau| kept when `density` of a source's elements is kept over all tensors."""
+        asked = (source, reference, density)
+        if asked not in self._model_thresholds:
+            deltas = [
+                self._delta(source, reference, name)
+                for name in self._sources.names_of(source)
+                if self._sources.floating(name)
+            ]
+            kept = max(1, int(density * sum(delta.count for delta in deltas)))
+            self._model_thresholds[asked] = self._statistics.threshold_over(deltas, kept)
+        return self._model_thresholds[asked]
+
+    def _delta(self, source: str, reference: tuple[str, ...], name: str) -> Delta:
+        key = tuple(self._origin(part, name) for part in (source, *reference))
+        parts = [self._placed.tensor(part, name) for part in reference]
+        return Delta(self._placed.tensor(source, name), parts, key=key)
 
 
-def _keep_freed_memory() -> None:
-    """Make glibc keep what chunks free instead of returning it to the system at every tensor.
+def _boxed(shape: tuple[int, ...], box: Box) -> tuple[int, ...]:
+    """The shape of part `box` of a tensor of `shape`."""
+    spans = [range(*part.indices(size)) for part, size in zip(box, shape, strict=False)]
+    return (*(len(span) for span in spans), *shape[len(spans) :])
 
-    It adapts its thresholds to the largest block that was freed (up to 32 MB); without this, page
-    faults cost a small model twice the arithmetic. The block is never touched.
-    """
-    torch.empty(31 * 2**20, dtype=torch.uint8)
+
+def _region(shape: tuple[int, ...], box: Box) -> Region | None:
+    """The elements of part `box`, where it cuts one axis, as ranks do; else None."""
+    cuts = [part.indices(size) for part, size in zip(box, shape, strict=False)]
+    cut = [axis for axis, span in enumerate(cuts) if span != (0, shape[axis], 1)]
+    if not cut:
+        return Region.whole(prod(shape))
+    first, last, step = cuts[cut[0]]
+    if len(cut) > 1 or step != 1:
+        return None
+    axis, inner = cut[0], prod(shape[cut[0] + 1 :])
+    return Region(
+        rows=prod(shape[:axis]),
+        columns=(last - first) * inner,
+        stride=shape[axis] * inner,
+        start=first * inner,
+    )
 
 
 def _source(plan: TensorPlan) -> TensorInput:
     return plan.base or plan.inputs[0]
+
+
+def _seen_from(plan: TensorPlan) -> tuple[str, ...]:
+    """The sources that the reference is the mean of."""
+    if plan.rule.reference == "base":
+        assert plan.base is not None
+        return (plan.base.source,)
+    return tuple(i.source for i in plan.merged) if plan.rule.reference == "mean" else ()
 
 
 def _layers(recipe: Recipe, layers: int) -> Iterator[tuple[Slice, int]]:
@@ -194,7 +371,7 @@ def _output_names(recipe: Recipe, sources: Sources) -> Iterator[str]:
     """Names of the output's tensors: each output layer has the tensors of its source layer."""
     inside: dict[int, list[str]] = {}
     outside: list[str] = []
-    for name in sources.names_of(recipe.sources[0]):
+    for name in sources.shapes:
         layer = role(name).layer
         (outside if layer is None else inside.setdefault(layer, [])).append(name)
     yield from (name for name in outside if role(name).component == "embed")

@@ -6,36 +6,21 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 from evomerge.merge.checkpoint import INDEX, SINGLE
+from evomerge.merge.shards import Shape, release, write_shard
+from evomerge.merge.skeleton import write_tokenizer
 from evomerge.merge.sources import Sources
-from evomerge.merge.vocabulary import has_tokenizer
 from evomerge.merge.weights import MergedWeights, MergeError
 from search_spaces.errors import InputError
 from search_spaces.recipe import Recipe
 
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-)
-_TEMPLATES = "additional_chat_templates"
 _SLACK_BYTES = 32 * 2**20
 """Room for everything but the weights."""
 
@@ -50,7 +35,8 @@ def write_model(
 ) -> None:
     """Merge `recipe` into `out`, a folder that plain `transformers` loads.
 
-    The same recipe over the same sources gives the same bytes. At most one shard is in memory. A
+    The same recipe over the same sources gives the same bytes. Tensors are made and written in
+    pieces: no file is held in memory, and what was read of the sources is let go of. A
     temporary folder beside `out` is renamed in the end: `out` is whole or absent.
 
     Args:
@@ -65,19 +51,17 @@ def write_model(
             fit the disk; the recipe does not fit the sources; a tensor came out with NaN or
             infinity (names it and the dtype); the source of `recipe.tokenizer` has none.
     """
+    sources = sources.with_tokenizer(recipe.tokenizer, recipe.base)
     weights = MergedWeights(sources)
     weights.prepare(recipe)
-    _check_tokenizer(recipe, sources)
-    sizes = {name: _bytes(weights, name) for name in weights.names()}
-    with _whole_or_absent(out, sum(sizes.values())) as folder:
+    shapes = {n: Shape(weights.shape(n), weights.storage_dtype(n)) for n in weights.names()}
+    with _whole_or_absent(out, sum(shape.bytes for shape in shapes.values())) as folder:
         try:
-            _write_weights(weights, sizes, max_shard_bytes, folder)
+            _write_weights(weights, shapes, max_shard_bytes, folder)
         except MergeError as error:
             raise _not_finite(error, weights.dtype) from error
         _write_json(weights.output_config(), folder / "config.json")
-        first = recipe.sources[0]
-        _copy(sources.folder(first), folder, ["generation_config.json"])
-        _copy(sources.folder(recipe.tokenizer or first), folder, _TOKENIZER_FILES)
+        write_tokenizer(sources, recipe.sources[0], folder)
         for name, text in (extra_files or {}).items():
             if Path(name).name != name:
                 raise ValueError(f"extra file {name!r}: a plain file name is needed")
@@ -97,17 +81,6 @@ def shards(sizes: Mapping[str, int], max_bytes: float) -> list[list[str]]:
     return result
 
 
-def _check_tokenizer(recipe: Recipe, sources: Sources) -> None:
-    name = recipe.tokenizer
-    if name is not None and not has_tokenizer(sources.folder(name)):
-        raise InputError(
-            f"tokenizer of '{name}'",
-            "this source has none",
-            f"source {name} ({sources.folder(name)})",
-            "name another source",
-        )
-
-
 def _not_finite(error: MergeError, dtype: torch.dtype) -> InputError:
     narrow = dtype == torch.float16  # the other dtypes reach as far as float32
     return InputError(
@@ -120,38 +93,33 @@ def _not_finite(error: MergeError, dtype: torch.dtype) -> InputError:
     )
 
 
-def _bytes(weights: MergedWeights, name: str) -> int:
-    return torch.Size(weights.shape(name)).numel() * weights.storage_dtype(name).itemsize
-
-
 def _write_weights(
-    weights: MergedWeights, sizes: Mapping[str, int], max_bytes: float, folder: Path
+    weights: MergedWeights, shapes: Mapping[str, Shape], max_bytes: float, folder: Path
 ) -> None:
+    sizes = {name: shape.bytes for name, shape in shapes.items()}
     parts = shards(sizes, max_bytes)
     weight_map: dict[str, str] = {}
     for number, names in enumerate(parts, start=1):
         file = f"model-{number:05}-of-{len(parts):05}.safetensors" if len(parts) > 1 else SINGLE
-        tensors = {name: weights.tensor(name) for name in names}
-        save_file(tensors, folder / file, metadata={"format": "pt"})
-        del tensors
-        (folder / file).chmod(0o644)  # safetensors makes files only their owner can read
+        held = {name: shapes[name] for name in names}
+        write_shard(folder / file, held, _pieces(weights, held))
         weight_map |= dict.fromkeys(names, file)
     if len(parts) > 1:
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
         _write_json(index, folder / INDEX)
 
 
+def _pieces(weights: MergedWeights, shapes: Mapping[str, Shape]) -> Iterator[torch.Tensor]:
+    """The tensors one after the other, large ones cut; what was read for one is let go of."""
+    for name, shape in shapes.items():
+        for box in shape.pieces():
+            yield weights.tensor(name, box)
+        release(weights.mapped(name))
+
+
 def _write_json(content: object, path: Path) -> None:
     text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
-
-
-def _copy(source: Path, target: Path, names: Sequence[str]) -> None:
-    for name in names:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
-    if "tokenizer.json" in names and (source / _TEMPLATES).is_dir():
-        shutil.copytree(source / _TEMPLATES, target / _TEMPLATES)
 
 
 @contextmanager

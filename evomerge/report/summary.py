@@ -3,6 +3,7 @@
 from typing import Any
 
 from evomerge.evaluation import Evaluation
+from evomerge.judging import AS_SEARCHED
 from evomerge.runs.database import CandidateRow, Database
 from evomerge.runs.folder import RunFolder
 from evomerge.search.goals import Goals, plain
@@ -39,6 +40,7 @@ def _summary(run: RunFolder, database: Database) -> dict[str, Any]:
         "objectives": database.meta("objectives", []),
         "candidates": _described(candidates, rows, front, choice, database),
         "baselines": baselines(run),
+        "as_searched": as_searched(run),
         "hypervolume": standing.hypervolume(),
         "chosen": choice["id"],
         "averaged": _averaged(run),
@@ -158,6 +160,16 @@ def _described(
 
 def _seconds(evaluation: Evaluation) -> float:
     return round(evaluation.merge_seconds + evaluation.score_seconds, 4)
+
+
+def as_searched(run: RunFolder) -> dict[str, dict[str, float]]:
+    """The winner's objectives on the test items when merged by looked-up thresholds.
+
+    Empty where its rule looks none up. `baselines` has the same by exact thresholds.
+    """
+    digest = run.database.meta("choice", {}).get("recipe_hash")
+    evaluation = run.database.evaluations(AS_SEARCHED).get(digest)
+    return plain(evaluation.objectives) if evaluation and evaluation.scored else {}
 
 
 def baselines(run: RunFolder) -> dict[str, dict[str, dict[str, float]]]:

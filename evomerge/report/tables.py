@@ -75,6 +75,18 @@ def verdict(summary: Mapping[str, Any]) -> str:
     return "winner, in points of the mean: " + ", ".join(gains) + doubt
 
 
+def lookup_cost(summary: Mapping[str, Any]) -> str:
+    """What thresholds from tables cost the winner against exact ones; empty if it has none."""
+    winner = summary["baselines"].get("winner", {})
+    found = summary["as_searched"]
+    gaps = [f"{name} {found[name]['value'] - winner[name]['value']:+.4f}" for name in found]
+    if not winner or not gaps:
+        return ""
+    return "winner by the search's looked-up thresholds, against the exported one: " + ", ".join(
+        gaps
+    )
+
+
 def front_table(summary: Mapping[str, Any]) -> Table:
     """The front by the search's estimates, with the selection items' second opinion."""
     names = [o["name"] for o in summary["objectives"]]
@@ -140,8 +152,8 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
         console.print(
             f"no test score for {label_of(name)}: {reason}", highlight=False, markup=False
         )
-    if verdict(summary):
-        console.print(verdict(summary), highlight=False, markup=False)
+    for line in filter(None, (verdict(summary), lookup_cost(summary))):
+        console.print(line, highlight=False, markup=False)
 
 
 def _cell(estimate: Mapping[str, float]) -> str:

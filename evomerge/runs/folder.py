@@ -4,19 +4,23 @@ import fcntl
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import yaml
 
 from evomerge.config import Frozen, RunFile, SourceFiles
 from evomerge.run_file import load_run_file
+from evomerge.run_sources import location_of
 from evomerge.runs.database import SCHEMA_VERSION, Database, RecordingError
 from search_spaces.errors import InputError
+
+if TYPE_CHECKING:
+    from evomerge.merge.locations import Location
 
 PACKAGES = (
     "evomerge", "torch", "transformers", "safetensors", "lm-eval", "pymoo", "cma", "numpy", "ray",
@@ -146,24 +150,25 @@ class RunFolder:
             self._lock = None
 
 
-def freeze(config: RunFile, folders: dict[str, Path], origin: Path) -> RunFile:
+def freeze(config: RunFile, folders: Mapping[str, "Location"], origin: Path) -> RunFile:
     """The run file with everything resolved: sources' folders, commits and hashes, versions.
 
     Args:
         config: as the user wrote it.
-        folders: source name -> local folder.
+        folders: source name -> where it lies.
         origin: the run file; its relative paths are relative to its folder.
     """
     from evomerge.merge.hub import revision_of
 
     sources = {
         name: SourceFiles(
-            folder=str(folder),
-            revision=revision_of(folder),
-            files=file_hashes(folder),
-            fingerprint=fingerprint(folder),
+            folder=str(place.model),
+            lora=str(place.lora) if place.lora else None,
+            revision=revision_of(place.model),
+            files=file_hashes(place),
+            fingerprint=fingerprint(place),
         )
-        for name, folder in folders.items()
+        for name, place in folders.items()
     }
     frozen = Frozen(
         version=SCHEMA_VERSION,
@@ -185,10 +190,11 @@ def check_sources_unchanged(config: RunFile) -> None:
     """
     assert config.frozen is not None
     for name, source in config.frozen.sources.items():
-        folder = Path(source.folder)
-        if folder.is_dir() and fingerprint(folder) == source.fingerprint:
+        place = location_of(source)
+        there = all(folder.is_dir() for folder in place.folders)
+        if there and fingerprint(place) == source.fingerprint:
             continue
-        now = file_hashes(folder) if folder.is_dir() else {}
+        now = file_hashes(place) if there else {}
         if now != source.files:
             changed = sorted(f for f in {*now, *source.files} if now.get(f) != source.files.get(f))
             raise InputError(
@@ -199,24 +205,33 @@ def check_sources_unchanged(config: RunFile) -> None:
             )
 
 
-def file_hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 by file name of what a source's result depends on: weights, config, tokenizer."""
+def file_hashes(place: "Location") -> dict[str, str]:
+    """SHA-256 by file name of what a source's result depends on: weights, config, tokenizer.
+
+    The files of a LoRA adapter stand under `lora/`.
+    """
     hashes: dict[str, str] = {}
-    for path in _source_files(folder):
+    for name, path in _source_files(place):
         with path.open("rb") as stream:
-            hashes[path.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+            hashes[name] = hashlib.file_digest(stream, "sha256").hexdigest()
     return hashes
 
 
-def fingerprint(folder: Path) -> str:
+def fingerprint(place: "Location") -> str:
     """A cheap hash of names, sizes and times: equal means unchanged."""
-    facts = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in _source_files(folder)]
+    files = _source_files(place)
+    facts = [(name, p.stat().st_size, p.stat().st_mtime_ns) for name, p in files]
     return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
-def _source_files(folder: Path) -> list[Path]:
+def _source_files(place: "Location") -> list[tuple[str, Path]]:
     kinds = {".safetensors", ".json", ".model", ".jinja"}
-    return sorted(p for p in folder.iterdir() if p.suffix in kinds and p.is_file())
+    return [
+        (prefix + path.name, path)
+        for prefix, folder in zip(("", "lora/"), place.folders, strict=False)
+        for path in sorted(folder.iterdir())
+        if path.suffix in kinds and path.is_file()
+    ]
 
 
 def package_versions() -> dict[str, str]:

@@ -28,7 +28,7 @@ CREATE TABLE candidates (      -- what was asked, by the search and by the rando
 CREATE TABLE evaluations (     -- one recipe on one split; paid for once
     id            INTEGER PRIMARY KEY,  -- order of completion
     recipe_hash   TEXT NOT NULL,
-    split         TEXT NOT NULL,
+    split         TEXT NOT NULL,        -- search | selection | test | as_searched (see judging.py)
     outcome       TEXT NOT NULL,        -- scored, or how it failed
     reason        TEXT NOT NULL,
     objectives    TEXT NOT NULL,        -- JSON {name: [value, standard error]}

@@ -86,9 +86,15 @@ ALGORITHMS: Mapping[str, Algorithm] = {
 """Every search algorithm by name."""
 
 
-def default_algorithm(objectives: int) -> str:
-    """The name of the algorithm for that many objectives where the run file names none."""
-    return "cmaes" if objectives == 1 else "nsga2"
+def default_algorithm(objectives: int, chooses: bool = False) -> str:
+    """The name of the algorithm where the run file names none.
+
+    Args:
+        objectives: how many there are.
+        chooses: whether rules or stages are chosen among: to CMA-ES a choice is a plateau per
+            option, and it has been seen to settle on the wrong one.
+    """
+    return "cmaes" if objectives == 1 and not chooses else "nsga2"
 
 
 def build_searcher(name: str, problem: Problem) -> Searcher:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from fitness.engine import WeightProvider
+from fitness.engine import ShapeError, WeightProvider
 from fitness.engines.batching import pack
 from fitness.engines.encoding import Encoder
 from fitness.engines.generation import Decoding, generate
@@ -77,15 +77,15 @@ class TransformersEngine:
         self._loaded = False
         self._weights.prepare(payload)
         for slot in self._slots:
-            tensor = self._weights.tensor(slot.checkpoint_name)
-            if tensor.shape != slot.target.shape:  # copy_ would broadcast it
+            try:
+                self._weights.write(slot.checkpoint_name, slot.target)
+            except ShapeError as error:
                 raise FitnessError(
-                    f"tensor '{slot.checkpoint_name}' of shape {list(tensor.shape)}",
-                    f"the resident model needs {list(slot.target.shape)}",
+                    f"tensor '{error.name}' of shape {error.found}",
+                    f"the resident model needs {error.needed}",
                     "engine",
                     "give sources of the base model's architecture and vocabulary",
-                )
-            slot.target.copy_(tensor)
+                ) from error
         self._loaded = True
 
     def answer(self, requests: Sequence[Request]) -> list[Reply]:

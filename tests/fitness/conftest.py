@@ -11,6 +11,8 @@ from safetensors import safe_open
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from fitness.engine import ShapeError
+
 ALPHABET = "abcdefgh0123:? \n"
 TEMPLATE = (
     "{% for m in messages %}{{ '<' + m['role'][0] + '>' + m['content'] + '\n' }}{% endfor %}"
@@ -31,6 +33,12 @@ class FolderWeights:
         assert self.prepared is not None
         with safe_open(self.prepared / "model.safetensors", framework="pt") as tensors:
             return tensors.get_slice(name)[box or ...]
+
+    def write(self, name, out, box=()):
+        tensor = self.tensor(name, box)
+        if tensor.shape != out.shape:  # copy_ would broadcast it
+            raise ShapeError(name, tensor.shape, out.shape)
+        out.copy_(tensor)
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:

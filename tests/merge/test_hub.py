@@ -34,11 +34,6 @@ def test_folders_with_an_at_go_before_revisions(tmp_path: Path, monkeypatch: pyt
             assert resolve_model(reference, tmp_path / "recipes") == tmp_path / name
 
 
-def test_a_missing_folder_with_a_plus_may_be_meant_as_a_lora(tmp_path: Path):
-    with pytest.raises(InputError, match=r"no such folder \(path\+lora is not supported yet"):
-        resolve_model(f"{tmp_path}/model+{tmp_path}/adapter", tmp_path)
-
-
 @pytest.mark.parametrize("reference", ["/nowhere/at/all", "./missing", "../missing", "a/b/c"])
 def test_missing_folder(tmp_path: Path, reference: str):
     with pytest.raises(InputError, match=r"no such folder; correct the path, or name"):

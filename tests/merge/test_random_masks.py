@@ -6,21 +6,21 @@ import torch
 from evomerge.merge.random_masks import keep_mask, mask_key, random_bits
 
 
-def _mix(x: int) -> int:
-    x ^= x >> 16
+def _multiplied(x: int) -> int:
     x = x * 0x7FEB352D % 2**32
     x ^= x >> 15
-    x = x * 0x846CA68B % 2**32
-    return x ^ x >> 16
+    return x * 0x846CA68B % 2**32
 
 
 def _by_hand(key: tuple[int, int], index: int) -> int:
-    return _mix((_mix(index ^ key[0]) + key[1]) % 2**32) >> 8
+    x = index ^ key[0]
+    x = _multiplied(x ^ x >> 16)
+    return _multiplied(x ^ x >> 16 ^ key[1]) >> 8
 
 
-KEY = (2906235975, 3979590236)
-FIRST = [11974092, 56431, 602008, 12509000]
-LAST = [7264959, 2983491]
+KEY = (3497362085, 3110411433)
+FIRST = [8405259, 7925232, 2484879, 8631491]
+LAST = [2919459, 12123668]
 
 
 def test_known_answers():

@@ -113,7 +113,9 @@ def test_no_weights(llama_copy: Family):
 
 def test_adapter(llama_copy: Family):
     (llama_copy.folders["a"] / "adapter_config.json").write_text("{}")
-    with refused(r"LoRA adapter is not a whole model.*merge_and_unload"):
+    with refused(
+        r"LoRA adapter is not a whole model; name its model as well: \{model: MODEL, lora: "
+    ):
         open_sources(llama_copy.folders)
 
 
@@ -191,13 +193,28 @@ def test_not_finite(llama_copy: Family, value: float):
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8])
 def test_quantised(llama_copy: Family, dtype: torch.dtype):
     edit(llama_copy.folders["a"], lambda t: t.update({UP: t[UP].to(dtype)}))
-    with refused(rf"{UP} of type (F8_E4M3|I8): quantised weights.*dequantise it"):
+    with refused(rf"{UP} of type (F8_E4M3|I8): quantised weights.*bfloat16.*dequantise it"):
         open_sources(llama_copy.folders)
 
 
-def test_quantisation_config(llama_copy: Family):
-    configure(llama_copy.folders["a"], quantization_config={"quant_method": "gptq"})
-    with refused(r"quantization_config in config\.json: quantised weights"):
+@pytest.mark.parametrize(
+    ("method", "way"),
+    [
+        ("gptq", "or dequantise it with the tool that made it"),
+        ("fp8", r"quantization_config=transformers\.FineGrainedFP8Config\(dequantize=True\)"),
+        ("bitsandbytes", r"from_pretrained\(folder\)\.dequantize\(\)\.save_pretrained"),
+    ],
+)
+def test_quantisation_config(llama_copy: Family, method: str, way: str):
+    configure(llama_copy.folders["a"], quantization_config={"quant_method": method})
+    with refused(rf"quantization_config \(quant_method {method}\) in config\.json: .*{way}"):
+        open_sources(llama_copy.folders)
+
+
+def test_packed_weights_without_a_word_in_the_configuration(llama_copy: Family):
+    packed = {UP.replace("weight", "qweight"): torch.zeros(4, 4, dtype=torch.int32)}
+    edit(llama_copy.folders["a"], lambda t: t.update(packed))
+    with refused(r"up_proj\.qweight of type I32: quantised weights"):
         open_sources(llama_copy.folders)
 
 
@@ -238,17 +255,52 @@ def test_other_vocabulary(family: Callable[..., Family]):
         "base": family("llama").folders["base"],
         "b": family("llama", vocab_size=50).folders["b"],
     }
-    with refused(r"has 48 and 50 rows: the vocabularies differ.*same tokenizer"):
+    with refused(
+        r"has 48 and 50 rows: the vocabularies differ; choose whose tokens the result has: .*models.tokenizer"
+    ):
         checked(Family(folders))
 
 
-def test_missing_and_extra_tensors(llama_copy: Family):
+def test_a_tensor_that_one_source_lacks(llama_copy: Family):
     edit(llama_copy.folders["b"], lambda tensors: tensors.pop(UP) is None)
-    with refused(rf"tensor {UP}: base has it, b does not"):
+    sources = checked(llama_copy)
+    assert [w for w in sources.warnings() if UP in w] == [
+        f"source 'b' lacks {UP}: there the others are merged without it"
+    ]
+    assert sources.holds("a", UP)
+    assert not sources.holds("b", UP)
+    assert UP in sources.names_of("base")
+    assert UP not in sources.names_of("b")
+
+
+def test_a_tensor_of_a_layer_that_only_the_first_source_lacks(llama_copy: Family):
+    edit(llama_copy.folders["base"], lambda tensors: tensors.pop(UP) is None)
+    with refused(rf"sources base and a: tensor {UP}: a has it, base does not, and the result gets"):
         checked(llama_copy)
-    turned = Family({"b": llama_copy.folders["b"], "base": llama_copy.folders["base"]})
-    with refused(rf"sources b and base: tensor {UP}: base has it, b does not"):
-        checked(turned)
+    lone = llama_copy.folders | {"a": llama_copy.folders["base"]}
+    sources = checked(Family(lone))
+    assert any(f"'b' has {UP}, which 'base' does not: left out" in w for w in sources.warnings())
+    assert UP not in sources.names_of("b")
+
+
+def test_a_head_for_scores_is_left_out(llama_copy: Family):
+    for name in ("a", "b"):
+        edit(llama_copy.folders[name], lambda t: t.update({"score.weight": torch.ones(1, 32)}))
+    sources = checked(llama_copy)
+    assert "score.weight" not in sources.names_of("a")
+    assert sum("score.weight" in warning for warning in sources.warnings()) == 2
+
+
+def test_the_same_tensors_called_otherwise(llama_copy: Family):
+    def rename(tensors: dict[str, torch.Tensor]) -> None:
+        for name in list(tensors):
+            tensors[name.removeprefix("model.")] = tensors.pop(name)
+
+    edit(llama_copy.folders["b"], rename)
+    with refused(
+        r"base has it, b does not, and has layers\.0\.[\w.]+ instead; .*same transformers"
+    ):
+        checked(llama_copy)
 
 
 def test_redundant_head_of_tied_model_is_ignored(tmp_path: Path, family: Callable[..., Family]):
@@ -260,12 +312,6 @@ def test_redundant_head_of_tied_model_is_ignored(tmp_path: Path, family: Callabl
     assert sources.tied
     assert sources.embedding == embedding
     assert sources.names_of("b") == sources.names_of("base")
-
-
-def test_tied_and_untied_do_not_mix(llama_copy: Family):
-    configure(llama_copy.folders["b"], tie_word_embeddings=True)
-    with refused(r"tie_word_embeddings .*all sources tie the head to the embedding, or none"):
-        checked(llama_copy)
 
 
 def test_computed_buffers_of_old_checkpoints_are_ignored(llama_copy: Family):

@@ -6,16 +6,23 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from evomerge.merge.prepared import Prepared
 from evomerge.merge.sources import open_sources
 from evomerge.merge.weights import MergedWeights, MergeError
+from fitness.engine import ShapeError
 from search_spaces.errors import InputError
 from search_spaces.recipe import Recipe
 from search_spaces.roles import role
 from search_spaces.rules import RULES
-from tests.merge.models import KINDS, Family
+from tests.merge.models import Family
 from tests.merge.plans import recipe_of
 
 UP = "model.layers.1.mlp.up_proj.weight"
+EMBEDDING = "model.embed_tokens.weight"
+EXPERTS = "model.layers.1.mlp.experts.gate_up_proj"
+HALF = {"weight": 0.5, "density": 0.5}
+DIFFERENT_KINDS = ("llama_tied", "llama_thin", "qwen2", "gpt_neox", "mixtral_fused")
+"""Tied, of one element, with biases, of other names, with stacks of matrices."""
 
 
 def prepared(family: Family, recipe: Recipe) -> MergedWeights:
@@ -29,18 +36,14 @@ def task_arithmetic(**options) -> Recipe:
 
 
 def every_rule() -> list[Recipe]:
-    two = {"a": {"weight": 0.6}, "b": {"weight": 0.3}}
-    sparse = {name: own | {"density": 0.5} for name, own in two.items()}
-    recipes: list[Recipe] = []
-    for name, rule in RULES.items():
-        if rule.combine == "slerp":
-            recipes.append(recipe_of(name, {"a": {}}, t=0.3))
-        else:
-            recipes.append(recipe_of(name, sparse if rule.sparsify != "none" else two))
-    return recipes
+    settings = {
+        "a": {"weight": 0.6, "density": 0.5},
+        "b": {"weight": 0.3, "density": 0.5},
+    }
+    return [recipe_of(name, settings) for name in RULES]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", DIFFERENT_KINDS)
 @pytest.mark.parametrize("recipe", every_rule(), ids=lambda recipe: recipe.method)
 def test_every_rule_on_every_architecture(family: Callable[..., Family], kind: str, recipe: Recipe):
     made = family(kind, torch.bfloat16)
@@ -72,7 +75,7 @@ def test_task_arithmetic_is_its_formula(family: Callable[..., Family]):
         r = base[name].float()
         expected = r + 0.6 * (a[name].float() - r) + 0.3 * (b[name].float() - r)
         torch.testing.assert_close(weights.tensor(name), expected)
-        # 16 bits: the same arithmetic, rounded once.
+    # 16 bits: the same arithmetic, rounded once.
     half = prepared(made, task_arithmetic())
     for name in weights.names():
         assert torch.equal(half.tensor(name), weights.tensor(name).bfloat16())
@@ -87,6 +90,8 @@ def test_boxes_are_parts_of_the_whole(family: Callable[..., Family], recipe: Rec
         (slice(24, 48),),
         (slice(None), slice(5, 9)),
         (slice(1, 2), slice(3)),
+        (slice(0, 48, 2),),
+        (slice(7, 7),),
     ):
         assert torch.equal(weights.tensor(UP, box), whole[box])
     gate = UP.replace("up_proj", "gate_proj")
@@ -94,6 +99,91 @@ def test_boxes_are_parts_of_the_whole(family: Callable[..., Family], recipe: Rec
     other = recipe_of("linear", {"b": {"weight": 1.0}})
     weights.prepare(other)
     assert not torch.equal(weights.tensor(UP, (slice(0, 24),)), whole[:24]), "the last candidate's"
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [None, "float32", "bfloat16", "float16"])
+def test_boxes_of_every_axis_and_dtype(
+    family: Callable[..., Family], stored: torch.dtype, dtype: str | None
+):
+    """Of a vector, a matrix and a stack of three matrices: along the axes that ranks cut."""
+    recipe = recipe_of("dare_ties", {"a": HALF, "b": HALF}, dtype=dtype)
+    weights = prepared(family("mixtral_fused", stored), recipe)
+    for name, axes in (("model.norm.weight", 1), (EMBEDDING, 2), (EXPERTS, 3)):
+        whole = weights.tensor(name)
+        for axis in range(axes):
+            half = whole.shape[axis] // 2
+            for part in (slice(0, half), slice(half, None), slice(-1, None)):
+                box = (*[slice(None)] * axis, part)
+                assert torch.equal(weights.tensor(name, box), whole[box])
+        everywhere = (slice(1, 3),) * axes
+        assert torch.equal(weights.tensor(name, everywhere), whole[everywhere])
+
+
+@pytest.mark.parametrize("recipe", every_rule(), ids=lambda recipe: recipe.method)
+def test_write_puts_the_tensor_in_place(family: Callable[..., Family], recipe: Recipe):
+    """Into storage of the same type as it is, into other types and layouts by a copy."""
+    weights = prepared(family("mixtral_fused", torch.bfloat16), recipe)
+    for name in ("model.norm.weight", EMBEDDING, EXPERTS):
+        whole = weights.tensor(name)
+        for dtype in (torch.bfloat16, torch.float32):
+            resident = torch.full(whole.shape, torch.nan, dtype=dtype)
+            place = resident.data_ptr()
+            weights.write(name, resident)
+            assert resident.data_ptr() == place
+            assert torch.equal(resident, whole.to(dtype))
+        fused = torch.full((whole.shape[0] * 2, *whole.shape[1:]), torch.nan, dtype=whole.dtype)
+        weights.write(name, fused[whole.shape[0] :])  # a model's q, k and v may be one tensor
+        assert torch.equal(fused[whole.shape[0] :], whole)
+        assert bool(fused[: whole.shape[0]].isnan().all())
+        half = whole.shape[0] // 2
+        weights.write(name, fused[: whole.shape[0] - half], (slice(half, None),))
+        assert torch.equal(fused[: whole.shape[0] - half], whole[half:])
+
+
+def test_write_into_a_view_that_is_not_contiguous(family: Callable[..., Family]):
+    weights = prepared(family("llama"), task_arithmetic())
+    shape = weights.shape(UP)
+    turned = torch.full(shape[::-1], torch.nan)
+    weights.write(UP, turned.T)
+    assert torch.equal(turned.T, weights.tensor(UP))
+
+
+def test_write_refuses_another_shape(family: Callable[..., Family]):
+    weights = prepared(family("llama"), task_arithmetic())
+    with pytest.raises(ShapeError, match=r"shape \[48, 32\] does not fit \[32, 48\]"):
+        weights.write(UP, torch.empty(32, 48))
+    with pytest.raises(ShapeError, match=r"shape \[24, 32\] does not fit \[48, 32\]"):
+        weights.write(UP, torch.empty(48, 32), (slice(0, 24),))
+
+
+def test_items_are_all_the_tensors_in_their_order(family: Callable[..., Family]):
+    weights = prepared(family("mixtral_fused"), task_arithmetic())
+    items = list(weights.items())
+    assert [name for name, _ in items] == list(weights.names())
+    assert all(torch.equal(tensor, weights.tensor(name)) for name, tensor in items)
+
+
+def test_sources_of_another_dtype_each(family: Callable[..., Family]):
+    """Stored in float32, bfloat16 and float16: read as they are, merged in float32."""
+    dtypes = {"base": torch.float32, "a": torch.bfloat16, "b": torch.float16}
+    folders = {name: family("llama", dtype).folders[name] for name, dtype in dtypes.items()}
+    weights = prepared(Family(folders), task_arithmetic(dtype="float32"))
+    r, a, b = (load_file(folders[name] / "model.safetensors")[UP].float() for name in dtypes)
+    torch.testing.assert_close(weights.tensor(UP), r + 0.6 * (a - r) + 0.3 * (b - r))
+
+
+@pytest.mark.parametrize("recipe", every_rule(), ids=lambda recipe: recipe.method)
+def test_tables_change_thresholds_only(family: Callable[..., Family], recipe: Recipe):
+    """With prepared statistics, as in a search: the same but for elements next to a threshold."""
+    made = family("llama", torch.bfloat16, hidden_size=64, intermediate_size=256)
+    exact = prepared(made, recipe)
+    found = MergedWeights(open_sources(made.folders), Prepared())
+    found.prepare(recipe)
+    for name in (UP, "model.norm.weight", EMBEDDING):
+        ours, expected = found.tensor(name).float(), exact.tensor(name).float()
+        differing = (ours - expected).abs() > 0.02 * expected.abs() + 1e-4
+        assert differing.double().mean() <= 0.002, name
 
 
 def test_tied_head_is_the_embedding(family: Callable[..., Family]):

@@ -259,14 +259,16 @@ def test_a_failure_midway_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
     failing: BaseException,
 ):
-    save = writer.save_file
+    write = writer.write_shard
 
-    def fails_at_the_second(tensors, path, metadata):
+    def fails_in_the_second(path, shapes, pieces):
+        first, *rest = pieces
         if "00002" in path.name:
+            path.write_bytes(b"begun")
             raise failing
-        save(tensors, path, metadata)
+        write(path, shapes, [first, *rest])
 
-    monkeypatch.setattr(writer, "save_file", fails_at_the_second)
+    monkeypatch.setattr(writer, "write_shard", fails_in_the_second)
     sources = open_sources(family("llama").folders)
     full = isinstance(failing, OSError)
     with pytest.raises(InputError if full else KeyboardInterrupt) as caught:
@@ -295,12 +297,12 @@ from evomerge.merge.hub import resolve_model
 from evomerge.merge.sources import open_sources
 from tests.merge.plans import recipe_of
 
-save = writer.save_file
-def dies_at_the_second(tensors, path, metadata):
+write = writer.write_shard
+def dies_at_the_second(path, tensors, pieces):
     if "00002" in path.name:
         os.kill(os.getpid(), signal.SIGKILL)
-    save(tensors, path, metadata)
-writer.save_file = dies_at_the_second
+    write(path, tensors, pieces)
+writer.write_shard = dies_at_the_second
 names = ("base", "a", "b")
 recipe = recipe_of("linear", {"a": {"weight": 1.0}, "b": {"weight": 1.0}})
 sources = open_sources({name: Path(path) for name, path in zip(names, sys.argv[2:])})

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import yaml
 
+from evomerge.merge.locations import Location
 from evomerge.run_file import parse_run_file
 from evomerge.runs.folder import RunFolder, check_sources_unchanged, freeze
 from search_spaces.errors import InputError
@@ -19,8 +20,8 @@ def config(quickstart, tmp_path):
         "base": quickstart["models"]["base"],
         **quickstart["models"]["experts"],
     }.items():
-        folders[name] = tmp_path / name
-        shutil.copytree(path, folders[name])
+        folders[name] = Location(tmp_path / name)
+        shutil.copytree(path, folders[name].model)
     quickstart = {**quickstart, "models": {"base": "x", "experts": quickstart["models"]["experts"]}}
     return freeze(parse_run_file(quickstart, "run.yaml"), folders, tmp_path / "run.yaml")
 

@@ -7,6 +7,7 @@ import yaml
 from hypothesis import given
 
 from search_spaces.dialect import dump_recipe, load_recipe, parse_recipe
+from search_spaces.dialect_sources import split_lora
 from search_spaces.errors import InputError
 from search_spaces.recipe import Clause, Input, Recipe, Setting, Slice, parameters
 from search_spaces.yaml_text import read_mapping
@@ -33,7 +34,7 @@ def test_an_example_by_hand() -> None:
     )
     assert recipe.base == "org/base-13b"
     assert recipe.dtype == "float16"
-    assert recipe.tokenizer is None
+    assert recipe.tokenizer == "org/base-13b"
     assert recipe.parameters == parameters({"normalize": Setting.constant(True)})
 
 
@@ -59,7 +60,10 @@ BROKEN = {
     "an unknown key": (GOOD + "paramters: {}", "key 'paramters'.*did you mean 'parameters'"),
     "no method": ("models: [{model: a}]", "no merge_method: a recipe names its merge method"),
     "an unknown method": (GOOD.replace("ties", "dare-ties"), "did you mean 'dare_ties'"),
-    "a method of mergekit's": (GOOD.replace("ties", "passthrough"), "method 'passthrough': it is"),
+    "a method of mergekit's that is not ours": (
+        GOOD.replace("ties", "ramplus_tl"),
+        "merge method 'ramplus_tl': it is not a known",
+    ),
     "models and slices": (SLICED + "models: [{model: a}]", "both models and slices"),
     "neither": (HEAD, "neither models nor slices"),
     "no models": (HEAD + "models: []", r"models: models = \[\]: it is a list with at least one"),
@@ -69,14 +73,17 @@ BROKEN = {
         r"models\[0\]: no model: a model is",
     ),
     "a model that is a number": (HEAD + "models: [{model: 7}]", "model = 7: a model is a path"),
-    "a path with a LoRA": (GOOD.replace("model: a", "model: a+b"), r"LoRA adapters are not supp"),
-    "a hub id with a LoRA": (
-        GOOD.replace("model: a", "model: o/a+o/b"),
-        r"model: {model: {path: o/",
+    "two LoRAs": (
+        GOOD.replace("model: a", "model: o/a+o/b+c"),
+        r"one '\+' stands between a model and its LoRA adapter; .*model: {model: {path: o/",
     ),
+    "a LoRA without its model": (GOOD.replace("model: a", "model: +b"), r"one '\+' stands between"),
     "no path": (GOOD.replace("model: a", "model: {model: {revision: v1}}"), "no model: a model is"),
     "an odd key of a path": (GOOD.replace("model: a", "model: {model: {pth: a}}"), "mean 'path'"),
-    "a LoRA": (GOOD.replace("model: a", "model: {model: a, lora: b}"), "LoRA adapters are not"),
+    "a LoRA that is a number": (
+        GOOD.replace("model: a", "model: {model: a, lora: 7}"),
+        "model = 7: a model is a path",
+    ),
     "a range in models": (GOOD.replace("model: a", "model: a, layer_range: [0, 2]"), "layer_range"),
     "a slice without sources": (HEAD + "slices: [{}]", r"slices\[0\].sources: sources = None"),
     "no layer_range": (HEAD + "slices: [{sources: [{model: a}]}]", "no layer_range: it is two"),
@@ -86,8 +93,11 @@ BROKEN = {
     "residual_weight": (SLICED.replace("sources", "residual_weight: 1, sources"), "not supported"),
     "modules": (HEAD + "modules: {}", "key 'modules': merging modules apart is not supported"),
     "chat_template": (GOOD + "chat_template: auto", "choosing a chat template is not supported"),
-    "a union": (GOOD + "tokenizer_source: union", "a union of vocabularies is not supported yet"),
-    "a union by default": (GOOD + "tokenizer: {}", "a union of vocabularies is not supported yet"),
+    "a source called union": (
+        GOOD.replace("model: a", "model: union") + "tokenizer_source: union",
+        "a source called 'union': as a tokenizer the word means the tokens of all sources",
+    ),
+    "padding": (GOOD + "tokenizer: {pad_to_multiple_of: 8}", "padding the vocabulary is not"),
     "tokens": (GOOD + "tokenizer: {source: base, tokens: {}}", "sources for single tokens"),
     "two tokenizers": (GOOD + "tokenizer_source: a\ntokenizer: {source: a}", "at most one of them"),
     "a stranger's tokenizer": (GOOD + "tokenizer_source: c", "comes from one of the sources"),
@@ -193,6 +203,58 @@ def test_local_paths_with_plus_have_no_lora(path: str) -> None:
 def test_spellings_of_one_model(written: str) -> None:
     recipe = parse_recipe(GOOD.replace("model: a", f"model: {written}"), "here")
     assert recipe.slices[0].inputs[0].source == "a@v1"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "o/m+o/l",
+        "{model: o/m, lora: o/l}",
+        "{model: {path: o/m}, lora: {path: o/l}}",
+        "o/m + o/l",
+    ],
+)
+def test_spellings_of_a_model_with_an_adapter(written: str) -> None:
+    recipe = parse_recipe(GOOD.replace("model: a", f"model: {written}"), "here")
+    assert recipe.slices[0].inputs[0].source == "o/m + o/l"
+    assert parse_recipe(dump_recipe(recipe), "dump") == recipe
+    assert yaml.safe_load(dump_recipe(recipe))["models"][0]["model"] == {
+        "model": "o/m",
+        "lora": "o/l",
+    }
+
+
+@pytest.mark.parametrize("model", ["/a+b@c/m", "o/m@v1", "./m"])
+@pytest.mark.parametrize("lora", ["/l+l", "/l@2", "o/l@v2"])
+def test_models_with_adapters_are_written_so_that_they_are_read_back(model: str, lora: str) -> None:
+    name = f"{model} + {lora}"
+    assert split_lora(name) == (model, lora)
+    recipe = linear_of(name, base=name)
+    assert parse_recipe(dump_recipe(recipe), "dump") == recipe
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("tokenizer_source: union", "union"),
+        ("tokenizer: {}", "union"),
+        ("tokenizer: {source: union}", "union"),
+        ("tokenizer_source: base", "b"),
+        ("tokenizer: {source: base}", "b"),
+        ("tokenizer_source: a", "a"),
+        ("", None),
+    ],
+)
+def test_spellings_of_a_tokenizer(written: str, meant: str | None) -> None:
+    recipe = parse_recipe(GOOD + written, "here")
+    assert recipe.tokenizer == meant
+    assert parse_recipe(dump_recipe(recipe), "dump") == recipe
+
+
+def test_the_tokenizer_of_a_base_called_base() -> None:
+    recipe = linear_of("base", base="base")
+    assert recipe.tokenizer == recipe.sources[0] == "base"
+    assert parse_recipe(dump_recipe(recipe), "dump") == recipe
 
 
 def test_names_that_mean_something_else_are_not_written() -> None:

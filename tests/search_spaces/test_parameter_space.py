@@ -15,7 +15,7 @@ from search_spaces.granularity import Granularity
 from search_spaces.parameter import ParameterSpace
 from search_spaces.recipe import Recipe
 from search_spaces.roles import COMPONENTS, role
-from search_spaces.rules import PARAMETERS, RULES
+from search_spaces.rules import PARAMETERS, RULES, Rule
 from search_spaces.space import from_unit, named
 from search_spaces.variables import Choice, Genome, Real
 
@@ -28,6 +28,14 @@ TENSORS = [
     "lm_head.weight",
 ]
 TWO = ParameterSpace("task_arithmetic", "base", ["a", "b"], LAYERS)
+
+
+def space_of(rule: Rule, **options) -> ParameterSpace:
+    """A space of `rule` with two experts, or the one it takes."""
+    experts = ["a"] if rule.sources[1] == 1 else ["a", "b"]
+    return ParameterSpace(
+        rule.name, "base" if rule.needs_base else None, experts, LAYERS, **options
+    )
 
 
 def names(space: ParameterSpace) -> list[str]:
@@ -65,15 +73,14 @@ def test_per_model_is_the_default() -> None:
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=list(RULES))
 def test_every_rule_is_searched_as_declared(rule) -> None:
-    experts = ["a"] if rule.sources[1] == 1 else ["a", "b"]
-    space = ParameterSpace(rule.name, "base" if rule.needs_base else None, experts, LAYERS)
+    space = space_of(rule)
     per_parameter = {
         p: [v for v in space.variables if v.name.split(".")[0] == p] for p in PARAMETERS
     }
     for name, variables in per_parameter.items():
-        owners = len(experts) if PARAMETERS[name].per_source else 1
+        owners = len(space.experts) if PARAMETERS[name].per_source else 1
         assert len(variables) == (owners if name in rule.searched else 0)
-        assert all((v.low, v.high) == PARAMETERS[name].search for v in variables)
+        assert all((v.low, v.high) == rule.search(name) for v in variables)
 
 
 def test_layer_groups() -> None:
@@ -208,7 +215,8 @@ def test_ranges() -> None:
     plan = next(recipe.plans(["lm_head.weight"], LAYERS))
     assert plan.inputs[0].parameters == {"weight": -0.5, "density": 0.5}
     expected = {"lambda": 0.9, "normalize": False, "rescale": True, "rescale_norm": "l1"}
-    assert plan.parameters == expected
+    assert plan.parameters == expected | {"alpha": 1.0, "beta": 0.0, "scope": "tensor"}
+    assert (plan.rule.combine, plan.rule.rescale) == ("sum", "l1")
     assert (recipe.seed, recipe.dtype) == (3, "bfloat16")
 
 
@@ -307,22 +315,54 @@ def test_seeds_stay_in_range_and_are_dropped_where_they_coincide() -> None:
     assert list(replace(TWO, ranges={"weight": 0.5}).seeds()) == ["uniform"]
 
 
-@pytest.mark.parametrize("rule", sorted(RULES))
+GIVES_ALONE = {
+    "linear", "passthrough", "slerp", "nuslerp", "multislerp", "task_arithmetic", "wise_ft", "ties",
+    "dare_linear", "dare_ties", "della", "della_linear", "breadcrumbs", "breadcrumbs_ties", "lines",
+}  # fmt: skip
+"""Rules some of whose searched numbers make one source of many, unchanged."""
+
+CLIPPED = {"chat_vector": "weight", "ties_whole": "density", "magmax": "weight"}
+"""Rules that could, but for the range that is searched: the seed is the nearest point."""
+
+
+@pytest.mark.parametrize("name", sorted(RULES))
 @pytest.mark.parametrize("layers", [None, 3, "each", {"knots": 3}])
-def test_a_source_alone_is_that_source_for_every_tensor(rule: str, layers) -> None:
-    experts = ["a"] if rule == "slerp" else ["a", "b"]
-    space = ParameterSpace(
-        rule, "base", experts, LAYERS, granularity=Granularity(layers, ["attn", "embed"])
-    )
-    for source in ("base", *experts):
+def test_a_source_alone_is_that_source_for_every_tensor(name: str, layers) -> None:
+    rule = RULES[name]
+    space = space_of(rule, granularity=Granularity(layers, ["attn", "embed"]))
+    if not rule.searched:
+        assert list(space.seeds()) == ["uniform"]
+        return
+    expected = GIVES_ALONE | set(CLIPPED)
+    sources = [*(["base"] if rule.needs_base else []), *space.experts]
+    if rule.sources == (1, 1) and name != "slerp":
+        sources = [source for source in sources if source == "base"]  # "a" is the uniform point
+    assert set(space.seeds()) - {"uniform"} == set(sources if name in expected else [])
+    for source in sources if name in GIVES_ALONE else []:
         for plan in space.decode(space.seeds()[source]).plans(TENSORS, LAYERS):
-            if rule == "slerp":
-                assert plan.parameters["t"] == float(source != "base")
+            if name == "slerp":
+                assert plan.number("t") == float(source != "base")
                 continue
             for entry in plan.inputs:
-                assert entry.parameters["weight"] == float(entry.source == source)
-                assert entry.parameters.get("density", 1.0) == 1.0
-            assert plan.parameters.get("lambda", 1.0) == 1.0
+                assert entry.number("weight") == float(entry.source == source)
+                assert entry.number("density", 1.0) == 1.0
+            assert plan.number("lambda", 1.0) == plan.number("alpha", 1.0) == 1.0
+            assert plan.number("beta", 0.0) == 0.0
+
+
+@pytest.mark.parametrize("name", sorted(RULES))
+def test_every_searched_point_is_a_recipe_with_plans(name: str) -> None:
+    """della's probabilities once left (0, 1) in the corners of its ranges."""
+    if not RULES[name].searched:
+        return
+    space = space_of(RULES[name], granularity=Granularity({"knots": 3}, ["attn"]))
+    generator = np.random.default_rng(0)
+    points = generator.random((12, len(space.variables)))
+    points[6:] = np.round(points[6:])
+    for point in points:
+        assert len(list(space.decode(from_unit(space, point)).plans(TENSORS, LAYERS))) == len(
+            TENSORS
+        )
 
 
 def test_a_night_of_decoding_is_cheap() -> None:

@@ -135,7 +135,7 @@ BROKEN: dict[str, tuple[Callable[[], Recipe], str]] = {
     ),
     "a stranger's tokenizer": (
         lambda: replace(TIES, tokenizer="c"),
-        "tokenizer of 'c': a tokenizer comes from one of the sources",
+        "tokenizer of 'c': a tokenizer comes from one of the sources, or is their union",
     ),
     "a negative seed": (lambda: replace(TIES, seed=-1), "seed = -1: it is a non-negative integer"),
 }
@@ -190,9 +190,11 @@ def test_settings_of_the_only_slice_are_the_recipes() -> None:
     assert nested == flat
 
 
-def test_a_tokenizer_that_would_be_taken_anyway_is_none() -> None:
-    assert replace(TIES, tokenizer="base").hash == TIES.hash
-    assert replace(TIES, tokenizer="a").hash != TIES.hash
+def test_a_tokenizer_is_part_of_what_a_recipe_says() -> None:
+    """None asks for sources of one vocabulary, the base's name for rows matched with its tokens."""
+    chosen = [replace(TIES, tokenizer=name) for name in (None, "base", "a", "union")]
+    assert len({recipe.hash for recipe in chosen}) == 4
+    assert chosen[3].renamed({"base": "/m/0", "a": "/m/1"}).tokenizer == "union"
 
 
 def test_equal_numbers_hash_alike() -> None:

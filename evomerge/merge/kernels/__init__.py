@@ -1,0 +1,48 @@
+"""Kernels: what carries out an `ElementPass`, one file per kind of machine, equal to the bit.
+
+Each has one function, `run(work, base, inputs, out, region) -> finite`, of which `reference` has
+the documentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import torch
+
+from evomerge.merge.elements import ElementPass, Region
+
+Kernel: TypeAlias = Callable[
+    [ElementPass, "torch.Tensor | None", Sequence[torch.Tensor], torch.Tensor, Region], bool
+]
+
+STORAGE = (torch.float32, torch.bfloat16, torch.float16)
+"""Types that kernels read and write."""
+
+
+def kernel_for(out: torch.Tensor) -> Kernel:
+    """The fastest kernel where `out` lies."""
+    if out.device.type == "cpu":
+        from evomerge.merge.kernels import cpu
+
+        return cpu.run
+    if out.device.type == "cuda" and _has_triton():
+        from evomerge.merge.kernels import gpu
+
+        return gpu.run
+    from evomerge.merge.kernels import reference
+
+    return reference.run
+
+
+def readable(tensor: torch.Tensor) -> torch.Tensor:
+    """`tensor` flat and contiguous, in a type that kernels read."""
+    flat = tensor.reshape(-1).contiguous()
+    return flat if flat.dtype in STORAGE else flat.float()
+
+
+def _has_triton() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("triton") is not None

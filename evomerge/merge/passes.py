@@ -1,0 +1,167 @@
+"""Passes over deltas of any dtype on any device: `kernels.histograms` fed piece by piece.
+
+float32, bfloat16 and float16 on the CPU are read where they lie; other tensors come over as float32
+pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import inf
+
+import numpy as np
+import torch
+
+from evomerge.merge.deltas import Delta
+from evomerge.merge.kernels import cpu_bits, histograms
+from evomerge.merge.kernels.histograms import BINS, LOW_BITS, RANDOM_BINS
+from evomerge.merge.random_masks import MaskKey
+
+_CODES = {
+    torch.float32: cpu_bits.FLOAT32,
+    torch.bfloat16: cpu_bits.BFLOAT16,
+    torch.float16: cpu_bits.FLOAT16,
+}
+_PIECE = 2**20
+_SORTED = 2**18
+"""Up to this many elements, partial sorting is quicker than counting bins."""
+
+DeltaSet = Sequence[Delta]
+"""Deltas of one tensor that are looked at together; of one alone where |tau| is looked at."""
+
+
+@dataclass(frozen=True)
+class Bins:
+    """How often which values occur: |tau|, or variances across the deltas of a set.
+
+    Attributes:
+        sets: where the values come from.
+        spread: whether they are variances.
+        counts, lows: per bin of `histograms`, elements and the sum of their low bits, int64.
+        span: first and last bin (+ 1) that values above 0 lie in.
+    """
+
+    sets: Sequence[DeltaSet]
+    spread: bool
+    counts: np.ndarray
+    lows: np.ndarray
+    span: tuple[int, int]
+
+    @classmethod
+    def of(cls, sets: Sequence[DeltaSet], spread: bool = False) -> Bins:
+        """One pass over the deltas."""
+        counts, lows = np.zeros(BINS, np.int64), np.zeros(BINS, np.int64)
+        packed = np.zeros(histograms.PACKED, np.int64)
+        least, greatest = BINS, 0
+        for addresses, codes, _, count in (piece for deltas in sets for piece in _pieces(deltas)):
+            span = histograms.count_bins(addresses, codes, spread, count, packed, counts, lows)
+            least, greatest = min(least, int(span[0])), max(greatest, int(span[1]))
+        return cls(sets, spread, counts, lows, (least, greatest + 1))
+
+    @property
+    def occupied(self) -> np.ndarray:
+        """The bins that hold elements, greatest first."""
+        inside = self.span[0] + self.counts[slice(*self.span)].nonzero()[0][::-1]
+        return inside if not self.counts[0] or self.span[0] == 0 else np.append(inside, 0)
+
+    @property
+    def above_zero(self) -> int:
+        """How many values are above 0."""
+        total = sum(deltas[0].count for deltas in self.sets)
+        zeros = self.inside(np.zeros(1, np.int64))[0, 0] if self.lows[0] else self.counts[0]
+        return int(total - zeros)
+
+    def inside(self, chosen: np.ndarray) -> np.ndarray:
+        """Elements by their low bits, shape (chosen bins, 2**LOW_BITS), int64; another pass."""
+        rows = np.zeros(BINS, np.int32)
+        rows[chosen] = 1 + np.arange(len(chosen))
+        counts = np.zeros((len(chosen), 2**LOW_BITS), np.int64)
+        for addresses, codes, _, count in (p for deltas in self.sets for p in _pieces(deltas)):
+            histograms.count_low_bits(addresses, codes, self.spread, count, rows, counts)
+        counts[:, 0] = self.counts[chosen] - counts.sum(axis=1)
+        return counts
+
+    def largest(self, kept: int) -> float:
+        """The `kept`-th largest value, exactly; another pass where its bin holds several."""
+        occupied = self.occupied
+        cumulative = self.counts[occupied].cumsum()
+        place = int(cumulative.searchsorted(kept))
+        wanted = occupied[place]
+        if self.lows[wanted] == 0:
+            return _value(int(wanted) << LOW_BITS)
+        rank = kept - (int(cumulative[place - 1]) if place else 0)
+        ranks = self.inside(wanted[None])[0, ::-1].cumsum()
+        low = 2**LOW_BITS - 1 - int(ranks.searchsorted(rank))
+        return _value((int(wanted) << LOW_BITS) + low)
+
+
+def largest(sets: Sequence[DeltaSet], kept: int) -> float:
+    """The `kept`-th largest |tau| of all deltas."""
+    total = sum(deltas[0].count for deltas in sets)
+    if total > _SORTED:
+        return Bins.of(sets).largest(kept)
+    values = torch.cat([deltas[0].chunk(0, deltas[0].count).abs().cpu() for deltas in sets])
+    return float(np.partition(values.numpy(), total - kept)[total - kept])
+
+
+def count_and_l1(delta: Delta, low: float = -1.0, high: float = inf) -> tuple[int, float]:
+    """How many elements have low < |tau| <= high, and the sum of their |tau|."""
+    found, total = 0, 0.0
+    low32, high32 = np.float32(low), np.float32(high)
+    for addresses, codes, _, count in _pieces([delta]):
+        more = histograms.count_and_sum(addresses, codes, count, low32, high32)
+        found, total = found + int(more[0]), total + float(more[1])
+    return found, total
+
+
+def l1_by_random_bits(delta: Delta, key: MaskKey, limit: int = 2**24) -> np.ndarray:
+    """sum |tau| per bin of the 24 random bits, those below `limit` only; float64, (RANDOM_BINS,)."""
+    sums = np.zeros(RANDOM_BINS)
+    words = np.array(key, np.uint32)
+    for addresses, codes, first, count in _pieces([delta]):
+        histograms.sum_by_random_bits(addresses, codes, count, first, words, limit, sums)
+    return sums
+
+
+def gram(deltas: DeltaSet) -> np.ndarray:
+    """Inner products of the taus, float64, shape (deltas, deltas)."""
+    total = np.zeros((len(deltas), len(deltas)))
+    for addresses, codes, _, count in _pieces(deltas):
+        total += histograms.sum_products(addresses, codes, count)
+    return total
+
+
+def energies(deltas: DeltaSet, steps: np.ndarray) -> np.ndarray:
+    """Sums of tau_i^2 by step: the first of `steps` (float32, descending to 0) not above the
+    element's variance. Shape (steps, deltas), float64.
+    """
+    sums = np.zeros((len(steps), len(deltas)))
+    bits = steps.view(np.uint32)
+    for addresses, codes, _, count in _pieces(deltas):
+        histograms.sum_energies(addresses, codes, count, bits, sums)
+    return sums
+
+
+def _pieces(deltas: DeltaSet) -> Iterator[tuple[np.ndarray, np.ndarray, int, int]]:
+    """(addresses, codes, index of the first element, elements): whole tensors, if they can be read.
+
+    What the addresses point at lives until the next piece is asked for.
+    """
+    rows = [(delta.theta, *delta.reference) for delta in deltas]
+    tensors = [tensor for row in rows for tensor in row]
+    readable = all(t.device.type == "cpu" and t.dtype in _CODES for t in tensors)
+    if readable and len({len(row) for row in rows}) == 1:
+        addresses = np.array([[t.data_ptr() for t in row] for row in rows], np.int64)
+        codes = np.array([[_CODES[t.dtype] for t in row] for row in rows], np.int64)
+        yield addresses, codes, 0, deltas[0].count
+        return
+    for start in range(0, deltas[0].count, _PIECE):
+        stop = min(start + _PIECE, deltas[0].count)
+        taus = [delta.chunk(start, stop).cpu().contiguous() for delta in deltas]
+        addresses = np.array([[tau.data_ptr()] for tau in taus], np.int64)
+        yield addresses, np.zeros_like(addresses), start, stop - start
+
+
+def _value(bits: int) -> float:
+    return float(np.array(bits, np.uint32).view(np.float32))
