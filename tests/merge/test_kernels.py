@@ -1,5 +1,6 @@
 """The kernels that run on any machine, against `passes.truth`, bit for bit."""
 
+from dataclasses import replace
 from math import inf, nan
 
 import pytest
@@ -16,6 +17,7 @@ from tests.merge.passes import (
     broken,
     cases,
     check,
+    make,
     named,
     small_cases,
 )
@@ -102,3 +104,37 @@ def test_threads_do_not_matter(threads: int):
         assert cpu.run(case.work, case.base, case.inputs, case.base.clone(), Region.whole(200_001))
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("reference_", ["none", "base"])
+@pytest.mark.parametrize(
+    ("consensus", "combine"),
+    [("none", "sum"), ("none", "mean"), ("none", "divided"), ("sum", "sum"), ("sum", "mean")],
+)
+def test_the_short_cut_for_bfloat16(
+    reference_: str, consensus: str, combine: str, monkeypatch: pytest.MonkeyPatch
+):
+    """One to four sources in one loop, with each kind of mask; NaN and overflow take the long way."""
+    taken: list[int] = []
+    loop = cpu.fused.loop
+
+    def noted(n: int, *kind: object):
+        taken.append(n)
+        return loop(n, *kind)
+
+    monkeypatch.setattr(cpu.fused, "loop", noted)
+    skeleton = ElementPass(reference_, (), consensus, combine)
+    for seed in range(24):
+        sources, sparsifier = 1 + seed % 4, ["none", "threshold", "random"][seed // 4 % 3]
+        dtypes = [torch.bfloat16] * (sources + 2)
+        region = Region(1, 1001 + seed, 1001 + seed, start=seed % 3)
+        made = make(skeleton, sparsifier, seed, dtypes=dtypes, region=region, extra=5)
+        inputs = tuple(
+            replace(i, factor=1.0, high=inf, key=i.key and (7, i.key[1])) for i in made.work.inputs
+        )
+        case = replace(made, work=replace(made.work, inputs=inputs))
+        check(cpu.run, case)
+        for value in (nan, inf, 3.3e38):
+            check(cpu.run, broken(case, value))
+    assert set(taken) == {1, 2, 3, 4}
+    assert len(taken) == 24 * 4

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from evomerge.merge.elements import COMBINE, CONSENSUS, REFERENCES, ElementPass, InputPass, Region
+from evomerge.merge.kernels import cpu_fused as fused
 from evomerge.merge.kernels import cpu_loops as loops
 from evomerge.merge.kernels.cpu_bits import BFLOAT16, FLOAT16, FLOAT32
 
@@ -39,18 +40,94 @@ def run(
     Raises:
         ValueError: random masks on a tensor of more than 2**32 elements.
     """
-    arguments = _arguments(work, base, inputs, out, region)
-    count = out.numel()
+    kind = _fusible(work, base, inputs, out, region)
+    if kind is not None:
+        merge, arguments = _fused(work, kind, base, inputs, out, region)
+        if _on_all_cores(merge, arguments, out.numel()):
+            return True
+    # What is not finite is made anew: the short cut does not round it.
+    return _on_all_cores(_merge, _arguments(work, base, inputs, out, region), out.numel())
+
+
+def _on_all_cores(merge: Callable[..., int], arguments: tuple[Any, ...], count: int) -> bool:
+    """Call `merge(*arguments, first, last)` for stretches of `count` elements; whether all gave 0."""
     threads = min(torch.get_num_threads(), -(-count // _ALONE))
     if threads <= 1:
-        return not _merge(*arguments, 0, count)
+        return not merge(*arguments, 0, count)
     step = -(-count // (threads * loops.BLOCK)) * loops.BLOCK
     parts = [
-        _pool(threads).submit(_merge, *arguments, first, min(first + step, count))
+        _pool(threads).submit(merge, *arguments, first, min(first + step, count))
         for first in range(step, count, step)
     ]
-    bad = _merge(*arguments, 0, min(step, count))
-    return not bad and not any(part.result() for part in parts)
+    bad = merge(*arguments, 0, min(step, count))
+    return not any([bad, *(part.result() for part in parts)])
+
+
+def _fusible(
+    work: ElementPass,
+    base: torch.Tensor | None,
+    inputs: Sequence[torch.Tensor],
+    out: torch.Tensor,
+    region: Region,
+) -> int | None:
+    """What sparsification does to every source, if the short cut may be taken."""
+    tensors = [*inputs, out, *([base] if base is not None and work.reference == "base" else [])]
+    if (
+        region.rows != 1
+        or len(inputs) > fused.MOST
+        or work.deltas
+        or work.reference == "mean"
+        or work.consensus not in ("none", "sum")
+        or work.combine not in ("sum", "mean", "divided")
+        or (work.consensus == "sum" and work.combine == "divided")
+        or any(tensor.dtype != torch.bfloat16 for tensor in tensors)
+        or any(i.high != np.inf or i.clip != np.inf or i.factor != 1 for i in work.inputs)
+    ):
+        return None
+    keys = [i.key for i in work.inputs if i.key is not None]
+    low = any(i.low >= 0 for i in work.inputs)
+    if not keys:
+        return fused.FLOOR if low else fused.NOTHING
+    one_tensor = len({first for first, _ in keys}) == 1
+    return fused.MASK if one_tensor and not low and out.numel() <= _LIMIT else None
+
+
+def _fused(
+    work: ElementPass,
+    kind: int,
+    base: torch.Tensor | None,
+    inputs: Sequence[torch.Tensor],
+    out: torch.Tensor,
+    region: Region,
+) -> tuple[Callable[..., int], tuple[Any, ...]]:
+    """The short cut's loop, and its arguments before the stretch."""
+    combine, divisor = _combination(work)
+    based, elects = work.reference == "base", work.consensus == "sum"
+    merge = fused.loop(len(inputs), kind, based, elects, combine != "sum")
+    tensor_word = next((i.key[0] for i in work.inputs if i.key is not None), 0)
+    return merge, (
+        np.array([t.data_ptr() for t in inputs], np.int64),
+        base.data_ptr() if based and base is not None else inputs[0].data_ptr(),
+        out.data_ptr(),
+        region.start,
+        np.array([i.low for i in work.inputs], np.float32),
+        np.array([i.elect for i in work.inputs], np.float32),
+        np.array([i.weight for i in work.inputs], np.float32),
+        np.array([i.key or (tensor_word, 0) for i in work.inputs], np.uint32),
+        np.array([i.limit if i.key else 2**24 for i in work.inputs], np.uint32),
+        divisor,
+        np.float32(work.scale),
+    )
+
+
+def _combination(work: ElementPass) -> tuple[str, np.float32]:
+    """The choice and its divisor; one that is the same for all elements is found here."""
+    if work.combine != "mean" or work.consensus != "none":
+        return work.combine, np.float32(work.divisor)
+    divisor = np.float32(0)
+    for i in work.inputs:
+        divisor += np.float32(i.weight)
+    return "divided", divisor or np.float32(1)
 
 
 def _arguments(
@@ -66,13 +143,7 @@ def _arguments(
     flags = np.array([_flags(i) | counted for i in work.inputs], np.int64)
     if (flags & loops.RANDOM).any() and inputs[0].numel() > _LIMIT:
         raise ValueError("random masks: a tensor has at most 2**32 elements")
-    combine, divisor = work.combine, np.float32(work.divisor)
-    if combine == "mean" and work.consensus == "none":
-        combine = "divided"
-        divisor = np.float32(0)
-        for i in work.inputs:
-            divisor += np.float32(i.weight)
-        divisor = divisor or np.float32(1)
+    combine, divisor = _combination(work)
     used = base if work.reference == "base" else None
     return (
         np.array([t.data_ptr() for t in inputs], np.int64),
