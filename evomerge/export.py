@@ -152,7 +152,6 @@ def merge_recipe(recipe_file: Path, out: Path, dtype: str | None, device: str) -
     places = locate(called, folder, recipe.base)
     sources = open_sources(places).with_tokenizer(recipe.tokenizer, recipe.base)
     sources.check_compatible()
-    sources.check_finite()
     for warning in sources.warnings():
         logging.getLogger(__name__).warning(warning)
     names = {source: lasting_name(called[source], place) for source, place in places.items()}

@@ -49,12 +49,15 @@ class Source:
 Band: TypeAlias = Callable[[Source], InputPass]
 Rescale: TypeAlias = Callable[[Source, InputPass], float]
 
+KEEP_ALL = InputPass()
+"""Nothing is dropped. One object: what is this one is known to change nothing."""
+
 _NOTHING = InputPass(low=inf)
 
 
 def keep_all(source: Source) -> InputPass:
     """Every element."""
-    return InputPass()
+    return KEEP_ALL
 
 
 def largest(source: Source) -> InputPass:
@@ -66,7 +69,7 @@ def largest(source: Source) -> InputPass:
     """
     density, count = source.number("density"), source.delta.count
     if density >= 1 or count == 0:
-        return InputPass()
+        return KEEP_ALL
     if density <= 0:
         return _NOTHING
     if source.numbers.get("scope") == "model" and source.over_model is not None:
@@ -84,7 +87,7 @@ def middle(source: Source) -> InputPass:
     """
     density, count = source.number("density"), source.delta.count
     if density >= 1 or count == 0:
-        return InputPass()
+        return KEEP_ALL
     kept = int(density * count)
     if kept == 0:
         return _NOTHING
@@ -100,7 +103,7 @@ def at_random(source: Source) -> InputPass:
     """Each element with probability `density` (Yu et al. 2024, eq. 1), by `random_masks`."""
     density = source.number("density")
     if density >= 1:
-        return InputPass()
+        return KEEP_ALL
     key = mask_key(*source.delta.mask_name)
     return InputPass(key=key, limit=max(0, ceil(density * 2**RESOLUTION)))
 
@@ -131,7 +134,7 @@ def l1_norm(source: Source, band: InputPass) -> float:
 
     Elements that are only clipped count as they were.
     """
-    if band == InputPass():
+    if band is KEEP_ALL:
         return 1.0
     before = source.statistics.l1(source.delta)
     if band.key is not None:

@@ -8,14 +8,15 @@ a pass over those.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 
-from evomerge.merge.bands import BANDS, RESCALE, KthOverModel, Source, ratio
+from evomerge.merge.bands import BANDS, KEEP_ALL, RESCALE, Source, ratio
 from evomerge.merge.deltas import Delta, DeltaKey
 from evomerge.merge.elements import CONSENSUS, ElementPass, InputPass, Region
 from evomerge.merge.kernels import kernel_for, readable
+from evomerge.merge.materials import Materials
 from evomerge.merge.random_masks import mask_key
 from evomerge.merge.statistics import Exact, Statistics, variance
 from evomerge.merge.whole.angles import COEFFICIENTS
@@ -38,27 +39,6 @@ IMPLEMENTED: Mapping[str, frozenset[str]] = {
     "combine": frozenset((*_ELEMENTWISE, *COEFFICIENTS, *WHOLE_COMBINE)),
 }
 """Stage -> the choices that are carried out; the same as `STAGES` declares (tested)."""
-
-
-@dataclass(frozen=True)
-class Materials:
-    """What one output tensor is made of.
-
-    Attributes:
-        base: the base's tensor where the plan names one.
-        inputs: one tensor per `plan.inputs`. All are of one shape and any floating dtype.
-        statistics: exact, or prepared tables.
-        base_key: names the base's tensor in the statistics' tables, and
-        input_keys: the inputs'; empty where nothing is to be remembered.
-        over_model: per `plan.merged`, thresholds over the whole model; may be empty.
-    """
-
-    base: torch.Tensor | None
-    inputs: Sequence[torch.Tensor]
-    statistics: Statistics = field(default_factory=Exact)
-    base_key: DeltaKey = ()
-    input_keys: Sequence[DeltaKey] = ()
-    over_model: Sequence[KthOverModel | None] = ()
 
 
 def merge_tensor(
@@ -171,26 +151,12 @@ class _Work:
 
     @classmethod
     def of(cls, plan: TensorPlan, materials: Materials) -> _Work:
-        choices = plan.choices()
-        thetas, keys = list(materials.inputs), list(materials.input_keys)
         own = [source.parameters for source in plan.inputs]
-        if len(plan.merged) > len(plan.inputs):  # from the base itself to a source
-            assert materials.base is not None
-            thetas = [materials.base, *thetas]
-            keys = [materials.base_key, *keys] if keys else keys
+        if len(plan.merged) > len(plan.inputs):
             own = [*own, *own]  # both ends are treated alike
-        reference: Sequence[torch.Tensor] = ()
-        if choices["reference"] == "base":
-            assert materials.base is not None
-            reference = (materials.base,)
-        elif choices["reference"] == "mean":
-            reference = thetas
-        deltas = [
-            Delta(theta, reference, (plan.seed, i, plan.tensor), _key(i, keys, materials, choices))
-            for i, theta in enumerate(thetas)
-        ]
-        count, weights = len(thetas), [_weight(numbers) for numbers in own]
-        return cls(plan, materials, choices, deltas, own, [InputPass()] * count, [1.0] * count,
+        deltas = materials.deltas(plan)
+        count, weights = len(deltas), [_weight(numbers) for numbers in own]
+        return cls(plan, materials, plan.choices(), deltas, own, [KEEP_ALL] * count, [1.0] * count,
                    weights)  # fmt: skip
 
     def prepare(self) -> list[torch.Tensor]:
@@ -204,7 +170,12 @@ class _Work:
         """The pass that is left after `prepare`."""
         shares = self.shares or [1.0] * len(self.bands)
         inputs = tuple(
-            replace(band, elect=weight * factor, factor=share, weight=weight * share)
+            InputPass(
+                *(band.low, band.high, band.key, band.limit, band.clip),
+                elect=weight * factor,
+                factor=share,
+                weight=weight * share,
+            )
             for band, factor, weight, share in zip(
                 self.bands, self.factors, self.weights, shares, strict=True
             )
@@ -285,7 +256,7 @@ class _Work:
             assert self.taus is not None
             merged = WHOLE_COMBINE[choice](self.taus, self.weights, self.own, shared)
             self.taus, self.weights = [merged], [1.0]
-            self.bands, self.factors = [InputPass()], [1.0]
+            self.bands, self.factors = [KEEP_ALL], [1.0]
             self.choices = {**self.choices, "consensus": "none"}
         elif choice in COEFFICIENTS:
             if self._untouched() and self.choices["consensus"] == "none":
@@ -314,10 +285,10 @@ class _Work:
     def _settle(self, agreeing: bool = False) -> None:
         """Carry out sparsification and rescaling (and consensus) on the taus, without weights."""
         taus = [
-            tau if band == InputPass() and factor == 1 else _alone(band, factor, tau)
+            tau if band is KEEP_ALL and factor == 1 else _alone(band, factor, tau)
             for tau, band, factor in zip(self._whole_taus(), self.bands, self.factors, strict=True)
         ]
-        self.taus, self.bands = taus, [InputPass()] * len(taus)
+        self.taus, self.bands = taus, [KEEP_ALL] * len(taus)
         self.factors = [1.0] * len(taus)
         if agreeing and self.choices["consensus"] != "none":
             whole = replace(self.element_pass(), reference="none", deltas=True, combine="sum",
@@ -328,7 +299,7 @@ class _Work:
 
     def _untouched(self) -> bool:
         """Whether the deltas are still as they came."""
-        return self.taus is None and all(band == InputPass() for band in self.bands)
+        return self.taus is None and all(band is KEEP_ALL for band in self.bands)
 
     def _whole_taus(self) -> list[torch.Tensor]:
         if self.taus is not None:
@@ -359,20 +330,6 @@ def _by_rows(combine: str, shared: Mapping[str, Scalar]) -> bool:
     if combine == "nuslerp":
         return not shared["nuslerp_flatten"]
     return combine == "model_stock" and bool(shared["filter_wise"])
-
-
-def _key(
-    i: int, keys: Sequence[DeltaKey], materials: Materials, choices: Mapping[str, str]
-) -> DeltaKey | None:
-    if not keys:
-        return None
-    match choices["reference"]:
-        case "base":
-            return (*keys[i], *materials.base_key)
-        case "mean":
-            return (*keys[i], *(origin for key in keys for origin in key))
-        case _:
-            return keys[i]
 
 
 def _alone(band: InputPass, factor: float, tau: torch.Tensor) -> torch.Tensor:

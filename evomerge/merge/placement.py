@@ -128,6 +128,11 @@ class Placed:
         streams = self._device.type == "cuda" and placement.kind != "device"
         self._stream = torch.cuda.Stream(self._device) if streams else None
 
+    @property
+    def keeps(self) -> bool:
+        """Whether tensors stay where `tensor` gives them."""
+        return self._stream is None
+
     def tensor(self, source: str, name: str) -> torch.Tensor:
         """The tensor on the device. Do not write to it."""
         asked = (source, name)

@@ -25,6 +25,8 @@ PIECE = 2**25
 """Bytes that are made and written at a time."""
 
 _ALIGNMENT = 8
+_WORTHWHILE = 2**20
+"""Bytes of a tensor below which letting go of it is not worth asking what is mapped."""
 _NAMES: Mapping[torch.dtype, str] = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -92,7 +94,7 @@ def release(tensors: Iterable[torch.Tensor]) -> None:
     Reading again brings it back. Other tensors are left alone, and so is everything where the
     system does not say what is mapped.
     """
-    spans = [(t.data_ptr(), t.data_ptr() + t.numel() * t.element_size()) for t in tensors]
+    spans = [(t.data_ptr(), t.data_ptr() + t.nbytes) for t in tensors if t.nbytes >= _WORTHWHILE]
     for start, stop in _mapped_files() if spans else ():
         for first, last in spans:
             # Whole pages inside: the neighbours at both ends may be in use.

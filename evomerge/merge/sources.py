@@ -151,7 +151,7 @@ class Sources:
             found |= {n: (rows, *found[n][1:]) for n in found if self._has_rows_of_tokens(n)}
         return found
 
-    @property
+    @cached_property
     def tied(self) -> bool:
         """Whether the result's head is its embedding: no source has a head of its own."""
         return self._head is None and not any(
@@ -270,14 +270,12 @@ class Sources:
             InputError: names the tensor, its file and its source.
         """
         for checkpoint in self._all.values():
-            for name, entry in checkpoint.entries.items():
-                if entry.floating and not _finite(checkpoint.tensor(name)):
-                    raise InputError(
-                        f"tensor {name} in {entry.file.name}",
-                        "it holds NaN or infinity",
-                        checkpoint.where,
-                        "use an intact checkpoint",
-                    )
+            for name in checkpoint.entries:
+                _check_finite(checkpoint, name)
+
+    def check_finite_tensor(self, source: str, name: str) -> None:
+        """The same of one tensor that a result is made of."""
+        _check_finite(self._all[source], self._name_in(source, name))
 
     def _itemsize(self, source: str, name: str) -> int:
         if self._alignment and self._has_rows_of_tokens(name):
@@ -331,6 +329,17 @@ def _open(name: str, place: Path | Location) -> AnyCheckpoint:
         return Checkpoint(name, place)
     model = Checkpoint(name, place.model)
     return AdaptedCheckpoint(model, place.lora) if place.lora else model
+
+
+def _check_finite(checkpoint: AnyCheckpoint, name: str) -> None:
+    entry = checkpoint.entries[name]
+    if entry.floating and not _finite(checkpoint.tensor(name)):
+        raise InputError(
+            f"tensor {name} in {entry.file.name}",
+            "it holds NaN or infinity",
+            checkpoint.where,
+            "use an intact checkpoint",
+        )
 
 
 def _finite(tensor: torch.Tensor) -> bool:

@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import pairwise
-from math import prod
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 
+from evomerge.merge.bands import KthOverModel
+from evomerge.merge.boxes import boxed, region_of
 from evomerge.merge.checkpoint import layer_key, text_config
 from evomerge.merge.deltas import Delta, Origin
-from evomerge.merge.elements import Region
-from evomerge.merge.pipeline import Materials, ReadyTensor, check_plan, ready
+from evomerge.merge.materials import Materials
+from evomerge.merge.pipeline import ReadyTensor, check_plan, ready
 from evomerge.merge.placement import Placed, Placement, place_here
 from evomerge.merge.sources import Sources
 from evomerge.merge.statistics import Exact, Statistics
@@ -87,6 +88,7 @@ class MergedWeights:
         self._last: tuple[TensorPlan, ReadyTensor] | None = None
         self._after: dict[str, str] = {}
         self._origins: dict[tuple[int, str, str], Origin] = {}
+        self._kept: dict[tuple[int, str, bool, tuple[tuple[str, str], ...]], Materials] = {}
         self._recipe: Recipe | None = None
 
     def prepare(self, payload: object) -> None:
@@ -159,7 +161,7 @@ class MergedWeights:
         """
         self._prepared()
         plan = self._plans[self._tied_name(name)]
-        shape = _boxed(self.shape(plan.tensor), box)
+        shape = boxed(self.shape(plan.tensor), box)
         device = torch.device(self._placement.device)
         out = torch.empty(shape, dtype=self.storage_dtype(plan.tensor), device=device)
         self._merge(plan, out, box)
@@ -177,7 +179,7 @@ class MergedWeights:
         """
         self._prepared()
         plan = self._plans[self._tied_name(name)]
-        found = _boxed(self.shape(plan.tensor), box)
+        found = boxed(self.shape(plan.tensor), box)
         if found != tuple(out.shape):
             raise ShapeError(name, found, out.shape)
         at_hand = out.device.type == torch.device(self._placement.device).type
@@ -190,12 +192,25 @@ class MergedWeights:
         """Every tensor of the result, made when it is asked for: what an engine's loader takes."""
         return ((name, self.tensor(name)) for name in self.names())
 
+    def check_finite(self, name: str) -> None:
+        """Look for NaN and infinity in what tensor `name` is made of: some rules would drop them.
+
+        Raises:
+            InputError: names the tensor, its file and its source.
+        """
+        for part in self._parts(name):
+            self._sources.check_finite_tensor(part.source, part.tensor)
+
     def mapped(self, name: str) -> list[torch.Tensor]:
         """What is read of mapped files for tensor `name`. Do not write to it."""
-        plan = self._plans[self._tied_name(name)]
-        parts = (*((plan.base,) if plan.base else ()), *plan.inputs)
-        plain = [i for i in parts if len(self._sources.origin(i.source, i.tensor)[0]) == 1]
+        plain = [
+            i for i in self._parts(name) if len(self._sources.origin(i.source, i.tensor)[0]) == 1
+        ]
         return [self._sources.tensor(part.source, part.tensor) for part in plain]
+
+    def _parts(self, name: str) -> tuple[TensorInput, ...]:
+        plan = self._plans[self._tied_name(name)]
+        return (*((plan.base,) if plan.base else ()), *plan.inputs)
 
     def output_config(self) -> dict[str, Any]:
         """The result's config.json: the base's (or first source's), with its depth and dtype."""
@@ -232,7 +247,7 @@ class MergedWeights:
         if not self._sources.floating(source.tensor):
             out.copy_(self._sources.tensor(source.source, source.tensor)[box])
             return
-        region = _region(self.shape(plan.tensor), box)
+        region = region_of(self.shape(plan.tensor), box)
         if region is None:
             whole = torch.empty(self.shape(plan.tensor), dtype=out.dtype, device=out.device)
             self._merge(plan, whole, ())
@@ -268,21 +283,44 @@ class MergedWeights:
         return replace(plan, rule=RULES["passthrough"], base=None, inputs=(alone,), parameters={})
 
     def _materials(self, plan: TensorPlan) -> Materials:
+        """What `plan` merges; kept for the next candidates where the tensors are kept anyway."""
+        parts = (*((plan.base,) if plan.base else ()), *plan.inputs)
+        names = tuple((part.source, part.tensor) for part in parts)
+        exact = self._statistics is not self._tables
+        asked = (id(self._sources), plan.tensor, plan.base is None, names)
+        if exact or asked not in self._kept:
+            materials = self._gathered(plan)
+            if exact or not self._placed.keeps or not all(self._is_view(*name) for name in names):
+                return materials
+            self._kept[asked] = materials
+        found = self._kept[asked]
+        over = self._over(plan)
+        return replace(found, over_model=over) if over else found
+
+    def _gathered(self, plan: TensorPlan) -> Materials:
         base = plan.base
-        over_model = [partial(self._over_model, i.source, _seen_from(plan)) for i in plan.merged]
         materials = Materials(
             None if base is None else self._placed.tensor(base.source, base.tensor),
             [self._placed.tensor(i.source, i.tensor) for i in plan.inputs],
             self._statistics,
             () if base is None else (self._origin(base.source, base.tensor),),
             [(self._origin(i.source, i.tensor),) for i in plan.inputs],
-            over_model,
+            self._over(plan),
         )
         coming = self._plans.get(self._after.get(plan.tensor, ""))
         if coming is not None:
             parts = (*((coming.base,) if coming.base else ()), *coming.inputs)
             self._placed.announce([(part.source, part.tensor) for part in parts])
         return materials
+
+    def _over(self, plan: TensorPlan) -> Sequence[KthOverModel]:
+        if plan.parameters.get("scope") != "model":
+            return ()
+        return [partial(self._over_model, i.source, _seen_from(plan)) for i in plan.merged]
+
+    def _is_view(self, source: str, name: str) -> bool:
+        """Whether the tensor is not made anew whenever it is asked for."""
+        return len(self._sources.origin(source, name)[0]) <= 1
 
     @cached_property
     def _placement(self) -> Placement:
@@ -322,30 +360,6 @@ class MergedWeights:
         key = tuple(self._origin(part, name) for part in (source, *reference))
         parts = [self._placed.tensor(part, name) for part in reference]
         return Delta(self._placed.tensor(source, name), parts, key=key)
-
-
-def _boxed(shape: tuple[int, ...], box: Box) -> tuple[int, ...]:
-    """The shape of part `box` of a tensor of `shape`."""
-    spans = [range(*part.indices(size)) for part, size in zip(box, shape, strict=False)]
-    return (*(len(span) for span in spans), *shape[len(spans) :])
-
-
-def _region(shape: tuple[int, ...], box: Box) -> Region | None:
-    """The elements of part `box`, where it cuts one axis, as ranks do; else None."""
-    cuts = [part.indices(size) for part, size in zip(box, shape, strict=False)]
-    cut = [axis for axis, span in enumerate(cuts) if span != (0, shape[axis], 1)]
-    if not cut:
-        return Region.whole(prod(shape))
-    first, last, step = cuts[cut[0]]
-    if len(cut) > 1 or step != 1:
-        return None
-    axis, inner = cut[0], prod(shape[cut[0] + 1 :])
-    return Region(
-        rows=prod(shape[:axis]),
-        columns=(last - first) * inner,
-        stride=shape[axis] * inner,
-        start=first * inner,
-    )
 
 
 def _source(plan: TensorPlan) -> TensorInput:

@@ -8,13 +8,15 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 
+from evomerge.merge.boxes import boxed
 from evomerge.merge.checkpoint import INDEX, SINGLE
-from evomerge.merge.shards import Shape, release, write_shard
+from evomerge.merge.shards import PIECE, Shape, release, write_shard
 from evomerge.merge.skeleton import write_tokenizer
 from evomerge.merge.sources import Sources
 from evomerge.merge.weights import MergedWeights, MergeError
@@ -110,10 +112,20 @@ def _write_weights(
 
 
 def _pieces(weights: MergedWeights, shapes: Mapping[str, Shape]) -> Iterator[torch.Tensor]:
-    """The tensors one after the other, large ones cut; what was read for one is let go of."""
+    """The tensors one after the other, large ones cut; what was read for one is let go of.
+
+    A piece is gone when the next is asked for: they share memory.
+    """
+    memory = torch.empty(PIECE, dtype=torch.uint8)
     for name, shape in shapes.items():
+        weights.check_finite(name)
         for box in shape.pieces():
-            yield weights.tensor(name, box)
+            sizes = boxed(shape.sizes, box)
+            size = prod(sizes) * shape.dtype.itemsize
+            room = memory if size <= PIECE else torch.empty(size, dtype=torch.uint8)
+            piece = room[:size].view(shape.dtype).view(sizes)
+            weights.write(name, piece, box)
+            yield piece
         release(weights.mapped(name))
 
 

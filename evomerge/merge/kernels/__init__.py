@@ -38,7 +38,8 @@ def kernel_for(out: torch.Tensor) -> Kernel:
 
 def readable(tensor: torch.Tensor) -> torch.Tensor:
     """`tensor` flat and contiguous, in a type that kernels read."""
-    flat = tensor.reshape(-1).contiguous()
+    flat = tensor if tensor.dim() == 1 else tensor.reshape(-1)
+    flat = flat if flat.is_contiguous() else flat.contiguous()
     return flat if flat.dtype in STORAGE else flat.float()
 
 
