@@ -64,20 +64,25 @@ def resume(
 
 @app.command()
 def check(run_file: RunFileArgument, json_output: JsonOption = False) -> None:
-    """Check everything a run file names, without evaluating anything."""
+    """Check everything a run file names, without evaluating anything; or a mergekit recipe."""
     with exit_codes():
         from evomerge.preflight import check_population, prepare
+        from evomerge.recipe_files import check_recipe, is_recipe
         from evomerge.run_file import folder_of, load_run_file
 
-        config = load_run_file(run_file)
-        prepared = prepare(config, folder_of(config, run_file))
-        check_population(prepared)
+        if is_recipe(run_file):
+            facts, start = check_recipe(run_file), f"evomerge merge {run_file} OUT"
+        else:
+            config = load_run_file(run_file)
+            prepared = prepare(config, folder_of(config, run_file))
+            check_population(prepared)
+            facts, start = list(prepared.facts), f"evomerge search {run_file}"
     if json_output:
-        _print_json({"ok": True, "facts": dict(prepared.facts)})
+        _print_json({"ok": True, "facts": dict(facts)})
         return
-    for name, value in prepared.facts:
+    for name, value in facts:
         print(f"{name:<24} {value}")
-    print("everything checked; start with: evomerge search", run_file)
+    print(f"everything checked; start with: {start}")
 
 
 @app.command()
@@ -118,7 +123,7 @@ def merge(
 ) -> None:
     """Merge one recipe into a model folder."""
     with exit_codes():
-        from evomerge.export import merge_recipe
+        from evomerge.recipe_files import merge_recipe
 
         merge_recipe(recipe, out, dtype, device)
     print(f"merged into {out}", file=sys.stderr)

@@ -1,6 +1,5 @@
-"""Export: a candidate becomes an ordinary Hugging Face folder; a recipe file likewise."""
+"""Export: a candidate becomes an ordinary Hugging Face folder."""
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +8,7 @@ from evomerge.report.card import model_card
 from evomerge.report.summary import summarise
 from evomerge.run_sources import frozen_locations, open_run_sources, references
 from evomerge.runs.folder import RunFolder, check_sources_unchanged
-from search_spaces.errors import InputError, nearest
+from search_spaces.errors import InputError
 
 if TYPE_CHECKING:
     from evomerge.merge.sources import Sources
@@ -118,42 +117,3 @@ def picked(run: RunFolder, summary: dict[str, Any], pick: str | None) -> dict[st
             f"'{run.path}'", "no candidate was scored yet", str(run.path), "resume it first"
         )
     return by_id[choice.pick(scored, stored_goals(run), pick).id]
-
-
-def merge_recipe(recipe_file: Path, out: Path, dtype: str | None, device: str) -> None:
-    """One recipe file (mergekit's dialect) -> one model folder, with its recipe.yaml.
-
-    Args:
-        recipe_file: YAML; relative model paths are relative to its folder, then to the current one.
-        out: new or empty folder.
-        dtype: storage type instead of the recipe's.
-        device: only `cpu` for now.
-
-    Raises:
-        InputError: a recipe that cannot be read or made, a source that cannot be used.
-    """
-    from evomerge.merge.locations import lasting_name, locate, reference_of
-    from evomerge.merge.sources import open_sources
-    from evomerge.merge.writer import write_model
-    from search_spaces.dialect import dump_recipe, load_recipe
-
-    if device != "cpu":
-        raise InputError(
-            f"--device {device}",
-            "merging to disk runs on the CPU",
-            "merge",
-            nearest(device, ["cpu"]),
-        )
-    recipe = load_recipe(recipe_file)
-    if dtype:
-        recipe = replace(recipe, dtype=dtype)
-    folder = recipe_file.resolve().parent
-    called = {source: reference_of(source, folder) for source in recipe.sources}
-    places = locate(called, folder, recipe.base)
-    sources = open_sources(places).with_tokenizer(recipe.tokenizer, recipe.base)
-    sources.check_compatible()
-    for warning in sources.warnings():
-        logging.getLogger(__name__).warning(warning)
-    names = {source: lasting_name(called[source], place) for source, place in places.items()}
-    text = dump_recipe(recipe.renamed(names))
-    write_model(recipe, sources, out, extra_files={"recipe.yaml": text})

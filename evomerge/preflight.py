@@ -20,6 +20,7 @@ from search_spaces.roles import COMPONENTS, role
 
 if TYPE_CHECKING:
     from evomerge.merge.locations import Location
+    from evomerge.merge.placement import Placement
     from evomerge.merge.sources import Sources
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -225,6 +226,20 @@ def check_objectives(judge: Judge) -> None:
     judge.measure("search", responses)
 
 
+def _placement(config: RunFile, sources: "Sources", model: int) -> "Placement":
+    """Where an evaluator on this machine would keep the sources, beside its model."""
+    from evomerge.merge.placement import place_here
+    from fitness.engines.resident import pick_device
+
+    limit = config.engine.source_memory
+    return place_here(
+        sources.held_bytes(),
+        pick_device(config.engine.device),
+        None if limit is None else int(1e9 * limit),
+        reserved=model,
+    )
+
+
 def check_resources(config: RunFile, sources: "Sources") -> list[tuple[str, str]]:
     """Memory for the resident models, disk for the export.
 
@@ -240,7 +255,8 @@ def check_resources(config: RunFile, sources: "Sources") -> list[tuple[str, str]
         (
             "memory",
             f"{_gb(needed)} for {workers} evaluator(s) and the mapped sources; {_gb(available)} free",
-        )
+        ),
+        ("sources live", _placement(config, sources, model).sentence()),
     ]
     if workers * model > total:
         raise InputError(

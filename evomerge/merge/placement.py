@@ -90,11 +90,13 @@ def place(
     return Placement("mapped", str(device), size, room)
 
 
-def place_here(size: int, device: torch.device, limit: int | None = None) -> Placement:
-    """`place` with what is free on this machine now."""
+def place_here(
+    size: int, device: torch.device, limit: int | None = None, reserved: int = 0
+) -> Placement:
+    """`place` with what is free on this machine now, less `reserved` bytes on the device."""
     if device.type == "cpu":
         return place(size, device)
-    device_free, _ = torch.cuda.mem_get_info(device)
+    device_free = max(0, torch.cuda.mem_get_info(device)[0] - reserved)
     return place(size, device, device_free=device_free, host_free=free_host_memory(), limit=limit)
 
 

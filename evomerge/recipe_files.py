@@ -1,0 +1,127 @@
+"""A recipe file by itself: what `evomerge merge` and `evomerge check RECIPE.yaml` do."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from search_spaces.errors import InputError, nearest
+from search_spaces.recipe import Recipe
+
+if TYPE_CHECKING:
+    from evomerge.merge.sources import Sources
+
+_IGNORED = ("int8_mask",)
+"""Keys of mergekit's that change no number here."""
+
+
+@dataclass(frozen=True)
+class OpenRecipe:
+    """A recipe with its sources opened and found to fit.
+
+    Attributes:
+        recipe: as the file says it.
+        sources: under the names that the recipe calls them.
+        lasting: source -> a name that another folder's recipe may use.
+    """
+
+    recipe: Recipe
+    sources: "Sources"
+    lasting: Mapping[str, str]
+
+
+def is_recipe(file: Path) -> bool:
+    """Whether a YAML file is a recipe of mergekit's dialect, not a run file."""
+    from search_spaces.yaml_text import read_mapping
+
+    try:
+        return "merge_method" in read_mapping(file.read_text(encoding="utf-8"), str(file))
+    except (OSError, UnicodeDecodeError, InputError):
+        return False  # whoever reads it next says what is wrong with it
+
+
+def merge_recipe(recipe_file: Path, out: Path, dtype: str | None, device: str) -> None:
+    """One recipe file (mergekit's dialect) -> one model folder, with its recipe.yaml.
+
+    Args:
+        recipe_file: YAML; relative model paths are relative to its folder, then to the current one.
+        out: new or empty folder.
+        dtype: storage type instead of the recipe's.
+        device: only `cpu` for now.
+
+    Raises:
+        InputError: a recipe that cannot be read or made, a source that cannot be used.
+    """
+    from evomerge.merge.writer import write_model
+    from search_spaces.dialect import dump_recipe
+
+    if device != "cpu":
+        raise InputError(
+            f"--device {device}",
+            "merging to disk runs on the CPU",
+            "merge",
+            nearest(device, ["cpu"]),
+        )
+    opened = open_recipe(recipe_file, dtype)
+    for warning in opened.sources.warnings():
+        logging.getLogger(__name__).warning(warning)
+    text = dump_recipe(opened.recipe.renamed(opened.lasting))
+    write_model(opened.recipe, opened.sources, out, extra_files={"recipe.yaml": text})
+
+
+def check_recipe(recipe_file: Path) -> list[tuple[str, str]]:
+    """What a recipe would make, and what it says that changes nothing; reads every weight.
+
+    Returns:
+        (name, fact) pairs for people.
+
+    Raises:
+        InputError: the first thing in it that would not be done, and why.
+    """
+    from evomerge.merge.weights import MergedWeights
+
+    opened = open_recipe(recipe_file, None)
+    recipe, sources = opened.recipe, opened.sources
+    weights = MergedWeights(sources)
+    weights.prepare(recipe)
+    sources.check_finite()
+    rules = sorted({plan.rule.name for plan in recipe.plans(weights.names(), sources.layers)})
+    layers = {name.split(".")[2] for name in weights.names() if ".layers." in name}
+    facts = [
+        ("method", ", ".join(rules)),
+        ("sources", ", ".join(recipe.sources)),
+        ("result", f"{len(weights.names())} tensors, {len(layers) or sources.layers} layers, "
+         f"{str(weights.dtype).removeprefix('torch.')}"),
+        ("tokenizer", recipe.tokenizer or f"that of {recipe.sources[0]}"),
+    ]  # fmt: skip
+    text = recipe_file.read_text(encoding="utf-8")
+    facts += [("ignored", f"{key}: no number depends on it") for key in _IGNORED if key in text]
+    return facts + [("note", warning) for warning in sources.warnings()]
+
+
+def open_recipe(recipe_file: Path, dtype: str | None) -> OpenRecipe:
+    """Read a recipe and open its sources.
+
+    Args:
+        recipe_file: see `merge_recipe`.
+        dtype: storage type instead of the recipe's.
+
+    Raises:
+        InputError: a recipe that cannot be read, a source that cannot be used, sources that do not
+            fit each other.
+    """
+    from evomerge.merge.locations import lasting_name, locate, reference_of
+    from evomerge.merge.sources import open_sources
+    from search_spaces.dialect import load_recipe
+
+    recipe = load_recipe(recipe_file)
+    if dtype:
+        recipe = replace(recipe, dtype=dtype)
+    folder = recipe_file.resolve().parent
+    called = {source: reference_of(source, folder) for source in recipe.sources}
+    places = locate(called, folder, recipe.base)
+    sources = open_sources(places).with_tokenizer(recipe.tokenizer, recipe.base)
+    sources.check_compatible()
+    lasting = {source: lasting_name(called[source], place) for source, place in places.items()}
+    return OpenRecipe(recipe, sources, lasting)
