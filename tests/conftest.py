@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ QUICKSTART = ROOT / "examples" / "quickstart"
 
 
 def pytest_configure() -> None:
-    """Two cores, several processes: one thread each, and never a look at the network."""
+    """Two cores, several processes: one thread each, no look at the network, a cache of our own."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("EVOMERGE_CACHE", tempfile.mkdtemp(prefix="evomerge-tests-"))
     os.environ["HF_HUB_OFFLINE"] = "1"
 
 

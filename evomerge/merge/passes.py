@@ -6,9 +6,12 @@ pieces.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from math import inf
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +26,12 @@ _CODES = {
     torch.bfloat16: cpu_bits.BFLOAT16,
     torch.float16: cpu_bits.FLOAT16,
 }
+_ITEM_BYTES = (4, 2, 2)
+"""Bytes of an element, by code."""
+
+_STRETCH = 2**21
+"""Elements that one thread looks at."""
+
 _PIECE = 2**20
 _SORTED = 2**18
 """Up to this many elements, partial sorting is quicker than counting bins."""
@@ -51,12 +60,24 @@ class Bins:
     @classmethod
     def of(cls, sets: Sequence[DeltaSet], spread: bool = False) -> Bins:
         """One pass over the deltas."""
+
+        def count(addresses: np.ndarray, codes: np.ndarray, first: int, many: int) -> Any:
+            counts, lows = np.zeros(BINS, np.int64), np.zeros(BINS, np.int64)
+            packed = np.zeros(histograms.PACKED, np.int64)
+            return (
+                counts,
+                lows,
+                histograms.count_bins(addresses, codes, spread, many, packed, counts, lows),
+            )
+
         counts, lows = np.zeros(BINS, np.int64), np.zeros(BINS, np.int64)
-        packed = np.zeros(histograms.PACKED, np.int64)
         least, greatest = BINS, 0
-        for addresses, codes, _, count in (piece for deltas in sets for piece in _pieces(deltas)):
-            span = histograms.count_bins(addresses, codes, spread, count, packed, counts, lows)
-            least, greatest = min(least, int(span[0])), max(greatest, int(span[1]))
+        for deltas in sets:  # integers: how many stretches a tensor is cut into does not matter
+            size = max(_STRETCH, -(-deltas[0].count // torch.get_num_threads()))
+            for more, low, span in _each(deltas, count, size):
+                counts += more
+                lows += low
+                least, greatest = min(least, int(span[0])), max(greatest, int(span[1]))
         return cls(sets, spread, counts, lows, (least, greatest + 1))
 
     @property
@@ -107,40 +128,73 @@ def largest(sets: Sequence[DeltaSet], kept: int) -> float:
 
 def count_and_l1(delta: Delta, low: float = -1.0, high: float = inf) -> tuple[int, float]:
     """How many elements have low < |tau| <= high, and the sum of their |tau|."""
-    found, total = 0, 0.0
     low32, high32 = np.float32(low), np.float32(high)
-    for addresses, codes, _, count in _pieces([delta]):
-        more = histograms.count_and_sum(addresses, codes, count, low32, high32)
-        found, total = found + int(more[0]), total + float(more[1])
+
+    def count(addresses: np.ndarray, codes: np.ndarray, first: int, many: int) -> Any:
+        return histograms.count_and_sum(addresses, codes, many, low32, high32)
+
+    found, total = 0, 0.0
+    for more, summed in _each([delta], count):
+        found, total = found + int(more), total + float(summed)
     return found, total
 
 
 def l1_by_random_bits(delta: Delta, key: MaskKey, limit: int = 2**24) -> np.ndarray:
     """sum |tau| per bin of the 24 random bits, those below `limit` only; float64, (RANDOM_BINS,)."""
-    sums = np.zeros(RANDOM_BINS)
     words = np.array(key, np.uint32)
-    for addresses, codes, first, count in _pieces([delta]):
-        histograms.sum_by_random_bits(addresses, codes, count, first, words, limit, sums)
-    return sums
+
+    def add(addresses: np.ndarray, codes: np.ndarray, first: int, many: int) -> Any:
+        sums = np.zeros(RANDOM_BINS)
+        histograms.sum_by_random_bits(addresses, codes, many, first, words, limit, sums)
+        return sums
+
+    return sum(_each([delta], add), start=np.zeros(RANDOM_BINS))
 
 
 def gram(deltas: DeltaSet) -> np.ndarray:
     """Inner products of the taus, float64, shape (deltas, deltas)."""
-    total = np.zeros((len(deltas), len(deltas)))
-    for addresses, codes, _, count in _pieces(deltas):
-        total += histograms.sum_products(addresses, codes, count)
-    return total
+
+    def multiply(addresses: np.ndarray, codes: np.ndarray, first: int, many: int) -> Any:
+        return histograms.sum_products(addresses, codes, many)
+
+    return sum(_each(deltas, multiply), start=np.zeros((len(deltas), len(deltas))))
 
 
 def energies(deltas: DeltaSet, steps: np.ndarray) -> np.ndarray:
     """Sums of tau_i^2 by step: the first of `steps` (float32, descending to 0) not above the
     element's variance. Shape (steps, deltas), float64.
     """
-    sums = np.zeros((len(steps), len(deltas)))
     bits = steps.view(np.uint32)
-    for addresses, codes, _, count in _pieces(deltas):
-        histograms.sum_energies(addresses, codes, count, bits, sums)
-    return sums
+
+    def add(addresses: np.ndarray, codes: np.ndarray, first: int, many: int) -> Any:
+        sums = np.zeros((len(steps), len(deltas)))
+        histograms.sum_energies(addresses, codes, many, bits, sums)
+        return sums
+
+    return sum(_each(deltas, add), start=np.zeros((len(steps), len(deltas))))
+
+
+def _each(
+    deltas: DeltaSet, work: Callable[[np.ndarray, np.ndarray, int, int], Any], size: int = _STRETCH
+) -> Iterator[Any]:
+    """`work(addresses, codes, first, count)` for stretches of the deltas, on all cores, in order.
+
+    Stretches are the same for any number of threads, and so are sums over them.
+    """
+    threads = torch.get_num_threads()
+    for addresses, codes, first, count in _pieces(deltas):
+        spans = [(start, min(size, count - start)) for start in range(0, count, size)]
+        sizes = np.array(_ITEM_BYTES)[codes]
+        jobs = [(addresses + start * sizes, codes, first + start, many) for start, many in spans]
+        if len(jobs) < 2 or threads < 2:
+            yield from (work(*job) for job in jobs)
+        else:
+            yield from _pool(threads).map(lambda job: work(*job), jobs)
+
+
+@lru_cache(maxsize=2)
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="statistics")
 
 
 def _pieces(deltas: DeltaSet) -> Iterator[tuple[np.ndarray, np.ndarray, int, int]]:

@@ -134,3 +134,36 @@ def test_tensors_of_no_elements():
     assert EXACT.l1(empty) == EXACT.l1_above(empty, -1, inf) == 0
     assert EXACT.l1_random(empty, (1, 2), 2**24) == 0
     assert EXACT.gram([empty, empty]).tolist() == [[0, 0], [0, 0]]
+
+
+def test_threads_change_no_bit():
+    """Stretches are the same for any number of threads; sums over them are taken in order."""
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(5_000_001, generator=generator).bfloat16()
+    deltas = [
+        Delta(
+            (base.float() + 0.01 * torch.randn(base.shape, generator=generator)).bfloat16(), [base]
+        )
+        for _ in range(2)
+    ]
+
+    def answers() -> list[float]:
+        exact = Exact()
+        return [
+            exact.threshold(deltas[0], 1_234_567),
+            exact.l1(deltas[0]),
+            exact.l1_above(deltas[0], 0.005, 0.02),
+            exact.l1_random(deltas[1], (3, 4), 2**22),
+            *exact.gram(deltas).reshape(-1).tolist(),
+            least := exact.variance_threshold(deltas, 0.25),
+            *exact.energies(deltas, least),
+        ]
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = answers()
+        torch.set_num_threads(3)
+        assert answers() == alone
+    finally:
+        torch.set_num_threads(before)

@@ -14,7 +14,7 @@ from tokenizers.models import WordLevel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 from transformers import PreTrainedTokenizerFast as FastTokenizer
 
-from evomerge.export import merge_recipe
+from evomerge.recipe_files import merge_recipe
 from evomerge.merge.alignment import Alignment
 from evomerge.merge.skeleton import model_folder
 from evomerge.merge.sources import Sources, open_sources
