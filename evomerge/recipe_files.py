@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from search_spaces.errors import InputError, nearest
 from search_spaces.recipe import Recipe
+from search_spaces.roles import role
 
 if TYPE_CHECKING:
     from evomerge.merge.sources import Sources
@@ -87,17 +88,33 @@ def check_recipe(recipe_file: Path) -> list[tuple[str, str]]:
     weights.prepare(recipe)
     sources.check_finite()
     rules = sorted({plan.rule.name for plan in recipe.plans(weights.names(), sources.layers)})
-    layers = {name.split(".")[2] for name in weights.names() if ".layers." in name}
+    layers = {role(name).layer for name in weights.names()} - {None}
+    for name in weights.names():
+        weights.storage_dtype(name)
     facts = [
         ("method", ", ".join(rules)),
         ("sources", ", ".join(recipe.sources)),
-        ("result", f"{len(weights.names())} tensors, {len(layers) or sources.layers} layers, "
+        ("result", f"{len(weights.names())} tensors, {len(layers)} layers, "
          f"{str(weights.dtype).removeprefix('torch.')}"),
         ("tokenizer", recipe.tokenizer or f"that of {recipe.sources[0]}"),
     ]  # fmt: skip
-    text = recipe_file.read_text(encoding="utf-8")
-    facts += [("ignored", f"{key}: no number depends on it") for key in _IGNORED if key in text]
+    facts += [("ignored", f"{key}: no number depends on it") for key in _ignored(recipe_file)]
     return facts + [("note", warning) for warning in sources.warnings()]
+
+
+def _ignored(recipe_file: Path) -> list[str]:
+    from search_spaces.yaml_text import read_mapping
+
+    keys: set[str] = set()
+    waiting: list[object] = [read_mapping(recipe_file.read_text("utf-8"), str(recipe_file))]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            keys |= {str(key) for key in part}
+            waiting += part.values()
+        elif isinstance(part, list):
+            waiting += part
+    return [key for key in _IGNORED if key in keys]
 
 
 def open_recipe(recipe_file: Path, dtype: str | None) -> OpenRecipe:

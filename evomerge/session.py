@@ -9,6 +9,7 @@ from evomerge.cluster.executor import Executor, RayExecutor, SerialExecutor
 from evomerge.config import RunFile
 from evomerge.evaluator import EvaluatorFactory
 from evomerge.judging import AS_SEARCHED
+from evomerge.merge.compiled import kernels_are_compiled
 from evomerge.preflight import Prepared, check_population, prepare
 from evomerge.report.summary import budget_of
 from evomerge.run_file import folder_of, load_run_file
@@ -173,6 +174,8 @@ def _drive(run: RunFolder, prepared: Prepared, view: View) -> None:
         return
     factory = EvaluatorFactory(prepared.config, prepared.folder, prepared.folders)
     view.say("starting the evaluators")
+    if not kernels_are_compiled():
+        view.say("compiling the merge kernels with the first candidate (about 10 s, once)")
     executor = executor_for(prepared.config, factory)
     try:
         variables = len(prepared.space.variables)

@@ -32,8 +32,9 @@ __all__ = [
     "parameters",
 ]
 
-_VERSION = 1
-"""Enters every hash; raise it when the same content begins to mean another model."""
+_VERSION, _RANDOM_VERSION = 1, 2
+"""One of them enters every hash: raise it when the same content begins to mean another model. The
+second is of recipes with random masks, whose generator has changed once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +228,15 @@ def _plain(recipe: Recipe) -> list[object]:
         for s in recipe.slices
     ]
     head = [recipe.method, recipe.base, recipe.dtype, recipe.tokenizer, recipe.seed]
-    return [_VERSION, head, slices, settings(recipe.parameters)]
+    version = _RANDOM_VERSION if _draws(recipe) else _VERSION
+    return [version, head, slices, settings(recipe.parameters)]
+
+
+def _draws(recipe: Recipe) -> bool:
+    """Whether random masks may enter the model."""
+    places = (recipe.parameters, *(part.parameters for part in recipe.slices))
+    composed = {name for place in places for name, _ in place} & {"method", "sparsify"}
+    return recipe.rule.sparsify in ("random", "della") or bool(composed)
 
 
 def _number(value: Scalar) -> Scalar:

@@ -2,7 +2,7 @@
 
 This file and `search_spaces.stages` are plain data. Search spaces take their ranges from it, the
 recipe reader its checks, the documentation its table and the test battery its cases;
-`evomerge.merge.stages` computes it. Adding a published method is one line in `RULES` (and one
+`evomerge.merge.pipeline` computes it. Adding a published method is one line in `RULES` (and one
 function if it needs a new choice of a stage).
 """
 

@@ -57,12 +57,7 @@ STAGES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "pcb": ("density",),  # weighted by competition-balanced scores
     },
 }
-"""Stage -> choice -> names of its parameters. `evomerge.merge.stages` implements each (tested)."""
-
-COEFFICIENT_RULES: frozenset[str] = frozenset(
-    ("slerp", "nuslerp", "multislerp", "karcher", "model_stock")
-)
-"""Choices of combine that are a weighted sum whose weights come from angles between the sources."""
+"""Stage -> choice -> names of its parameters. `evomerge.merge.pipeline` implements each (tested)."""
 
 INPUTS: Mapping[str, tuple[int, int | None]] = {
     "slerp": (2, 2),

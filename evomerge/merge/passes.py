@@ -32,7 +32,8 @@ _ITEM_BYTES = (4, 2, 2)
 _STRETCH = 2**21
 """Elements that one thread looks at."""
 
-_PIECE = 2**20
+_PIECE = _STRETCH
+"""Elements of what cannot be read in place that come over at a time."""
 _SORTED = 2**18
 """Up to this many elements, partial sorting is quicker than counting bins."""
 
@@ -73,7 +74,7 @@ class Bins:
         counts, lows = np.zeros(BINS, np.int64), np.zeros(BINS, np.int64)
         least, greatest = BINS, 0
         for deltas in sets:  # integers: how many stretches a tensor is cut into does not matter
-            size = max(_STRETCH, -(-deltas[0].count // torch.get_num_threads()))
+            size = max(_STRETCH, -(-deltas[0].count // _threads()))
             for more, low, span in _each(deltas, count, size):
                 counts += more
                 lows += low
@@ -181,7 +182,7 @@ def _each(
 
     Stretches are the same for any number of threads, and so are sums over them.
     """
-    threads = torch.get_num_threads()
+    threads = _threads()
     for addresses, codes, first, count in _pieces(deltas):
         spans = [(start, min(size, count - start)) for start in range(0, count, size)]
         sizes = np.array(_ITEM_BYTES)[codes]
@@ -190,6 +191,11 @@ def _each(
             yield from (work(*job) for job in jobs)
         else:
             yield from _pool(threads).map(lambda job: work(*job), jobs)
+
+
+def _threads() -> int:
+    """Each has counts of its own, tens of megabytes."""
+    return min(torch.get_num_threads(), 8)
 
 
 @lru_cache(maxsize=2)

@@ -7,13 +7,13 @@ a pass over those.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from evomerge.merge.bands import BANDS, KEEP_ALL, RESCALE, Source, ratio
-from evomerge.merge.deltas import Delta, DeltaKey
+from evomerge.merge.deltas import Delta
 from evomerge.merge.elements import CONSENSUS, ElementPass, InputPass, Region
 from evomerge.merge.kernels import kernel_for, readable
 from evomerge.merge.materials import Materials
@@ -26,8 +26,6 @@ from evomerge.merge.whole.spectral import SPECTRAL
 from search_spaces.errors import InputError
 from search_spaces.recipe import Scalar, TensorPlan
 from search_spaces.stages import STAGES
-
-Keys = Callable[[str, str], DeltaKey | None]
 
 _ELEMENTWISE = ("sum", "mean", "survivors", "largest", "energy")
 IMPLEMENTED: Mapping[str, frozenset[str]] = {

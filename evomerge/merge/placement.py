@@ -17,7 +17,7 @@ import torch
 
 _HEADROOM = 0.9
 """Share of free memory that sources may take: kernels, the allocator and others need some."""
-_AHEAD = 8
+_AHEAD = 16
 """Tensors that stream ahead of the one being merged."""
 
 SourceTensor = tuple[str, str]
@@ -157,9 +157,15 @@ class Placed:
             for asked in coming[:_AHEAD]:
                 self._send(asked)
 
+    def forget(self) -> None:
+        """Let go of what was announced and not asked for."""
+        self._arriving.clear()
+
     def _send(self, asked: SourceTensor) -> None:
         if asked in self._arriving:
             return
+        while len(self._arriving) >= _AHEAD:
+            self._arriving.popitem(last=False)
         assert self._stream is not None
         host = self._host(asked)
         with torch.cuda.stream(self._stream):

@@ -7,7 +7,7 @@ from typing import Any
 
 from search_spaces.errors import InputError
 
-_TYPES = ("F8", "F4", "F6", "E8M0", "I8")
+_TYPES = ("F8", "F4", "F6_", "E8M0", "I8")
 """Beginnings of the storage types that only quantised weights have, as safetensors spells them."""
 
 _PACKED = ("U8", "I32")

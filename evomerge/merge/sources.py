@@ -74,6 +74,7 @@ class Sources:
         self._family = {} if family is None else family
         self._tokens, self._alignment = tokens, None
         self._aligned: dict[str, dict[str, torch.Tensor]] = {}
+        self._base = base
         self.tokenizer = tokenizer
         """The source whose tokens the result has, or `union`; None: nothing was chosen."""
         if tokens is not None and not (tokens.equal and len(set(self._rows().values())) == 1):
@@ -176,7 +177,7 @@ class Sources:
         Raises:
             InputError: no such source, no tokenizer, or no embedding in one of the sources.
         """
-        if choice is None or choice == self.tokenizer:
+        if choice is None or (choice == self.tokenizer and base in (None, self._base)):
             return self
         if (choice, base) not in self._family:
             folders = {name: c.folder for name, c in self._all.items()}

@@ -17,15 +17,15 @@ from evomerge.merge.boxes import boxed, region_of
 from evomerge.merge.checkpoint import layer_key, text_config
 from evomerge.merge.deltas import Delta, Origin
 from evomerge.merge.materials import Materials
-from evomerge.merge.pipeline import ReadyTensor, check_plan, ready
+from evomerge.merge.pipeline import ReadyTensor, ready
 from evomerge.merge.placement import Placed, Placement, place_here
+from evomerge.merge.resolve import layers_of, parts_of, resolve
 from evomerge.merge.sources import Sources
 from evomerge.merge.statistics import Exact, Statistics
 from fitness.engine import Box, ShapeError
 from search_spaces.errors import InputError, nearest
-from search_spaces.recipe import Recipe, Slice, TensorInput, TensorPlan
-from search_spaces.roles import role, with_layer
-from search_spaces.rules import RULES
+from search_spaces.recipe import Recipe, TensorInput, TensorPlan
+from search_spaces.roles import role
 
 Contents: TypeAlias = Callable[[Sequence[Path]], str]
 
@@ -41,10 +41,11 @@ class MergeError(RuntimeError):
     Args:
         tensor: the output tensor.
         reason: what is wrong with it.
+        finite: whether the numbers are not what is wrong.
     """
 
-    def __init__(self, tensor: str, reason: str) -> None:
-        self.tensor, self.reason = tensor, reason
+    def __init__(self, tensor: str, reason: str, *, finite: bool = False) -> None:
+        self.tensor, self.reason, self.finite = tensor, reason, finite
         super().__init__(f"tensor {tensor}: {reason}")
 
 
@@ -87,6 +88,7 @@ class MergedWeights:
         self._plans: dict[str, TensorPlan] = {}
         self._last: tuple[TensorPlan, ReadyTensor] | None = None
         self._after: dict[str, str] = {}
+        self._asked: list[str] = []
         self._origins: dict[tuple[int, str, str], Origin] = {}
         self._kept: dict[tuple[int, str, bool, tuple[tuple[str, str], ...]], Materials] = {}
         self._recipe: Recipe | None = None
@@ -119,12 +121,11 @@ class MergedWeights:
                     nearest(name, self._opened.names),
                 )
         self._sources = self._opened.with_tokenizer(payload.tokenizer, payload.base)
-        names = list(_output_names(payload, self._sources))
-        plans = payload.plans(names, self._sources.layers)
-        self._plans = {plan.tensor: self._held(plan) for plan in plans}
-        for plan in self._plans.values():
-            check_plan(plan)
-        self._after = dict(pairwise(names))
+        self._plans = resolve(payload, self._sources)
+        # Engines ask in an order of their own, the same for every candidate.
+        self._after, self._asked = dict(pairwise(self._asked)), []
+        for placed in self._places.values():
+            placed.forget()
         self._recipe = payload
 
     def names(self) -> tuple[str, ...]:
@@ -136,7 +137,10 @@ class MergedWeights:
     def dtype(self) -> torch.dtype:
         """The storage dtype of the result."""
         recipe = self._prepared()
-        return DTYPES[recipe.dtype] if recipe.dtype else self._sources.dtype(recipe.sources[0])
+        if recipe.dtype:
+            return DTYPES[recipe.dtype]
+        stored = self._sources.dtype(recipe.sources[0])
+        return stored if stored in DTYPES.values() else torch.float32
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of output tensor `name`."""
@@ -144,7 +148,7 @@ class MergedWeights:
 
     def storage_dtype(self, name: str) -> torch.dtype:
         """The dtype `tensor(name)` has: tensors that do not merge keep their own."""
-        source = _source(self._plans[name])
+        source = parts_of(self._plans[name])[0]
         if self._sources.floating(source.tensor):
             return self.dtype
         return self._sources.tensor(source.source, source.tensor).dtype
@@ -182,7 +186,8 @@ class MergedWeights:
         found = boxed(self.shape(plan.tensor), box)
         if found != tuple(out.shape):
             raise ShapeError(name, found, out.shape)
-        at_hand = out.device.type == torch.device(self._placement.device).type
+        place = torch.device(self._placement.device)
+        at_hand = out.device.type == place.type and place.index in (None, out.device.index)
         if at_hand and out.dtype == self.storage_dtype(plan.tensor) and out.is_contiguous():
             self._merge(plan, out, box)
         else:
@@ -209,15 +214,14 @@ class MergedWeights:
         return [self._sources.tensor(part.source, part.tensor) for part in plain]
 
     def _parts(self, name: str) -> tuple[TensorInput, ...]:
-        plan = self._plans[self._tied_name(name)]
-        return (*((plan.base,) if plan.base else ()), *plan.inputs)
+        return parts_of(self._plans[self._tied_name(name)])
 
     def output_config(self) -> dict[str, Any]:
         """The result's config.json: the base's (or first source's), with its depth and dtype."""
         recipe = self._prepared()
         config = copy.deepcopy(self._sources.config(recipe.sources[0]))
         text = text_config(config)
-        origins = [layer for _, layer in _layers(recipe, self._sources.layers)]
+        origins = [layer for _, layer in layers_of(recipe, self._sources.layers)]
         key = layer_key(config)
         if key is not None:
             text[key] = len(origins)
@@ -243,7 +247,7 @@ class MergedWeights:
         return embedding if tied_head and name not in self._plans and embedding else name
 
     def _merge(self, plan: TensorPlan, out: torch.Tensor, box: Box) -> None:
-        source = _source(plan)
+        source = parts_of(plan)[0]
         if not self._sources.floating(source.tensor):
             out.copy_(self._sources.tensor(source.source, source.tensor)[box])
             return
@@ -256,7 +260,7 @@ class MergedWeights:
         try:
             finite = self._made_ready(plan).write(out, region)
         except ValueError as error:  # no such merge of these sources: opposite vectors, say
-            raise MergeError(plan.tensor, str(error)) from error
+            raise MergeError(plan.tensor, str(error), finite=True) from error
         if not finite:
             kind = str(self.dtype).removeprefix("torch.")
             raise MergeError(plan.tensor, f"the merged tensor holds NaN or infinity in {kind}")
@@ -265,27 +269,13 @@ class MergedWeights:
         """The last tensor is kept at hand: it may be asked for in parts."""
         if self._last is None or self._last[0] is not plan:
             self._last = None
+            self._asked.append(plan.tensor)
             self._last = plan, ready(plan, self._materials(plan))
         return self._last[1]
 
-    def _held(self, plan: TensorPlan) -> TensorPlan:
-        """The plan without sources that lack the tensor; the others are merged without them."""
-        holds = self._sources.holds
-        inputs = tuple(i for i in plan.inputs if holds(i.source, i.tensor))
-        base = plan.base if plan.base and holds(plan.base.source, plan.base.tensor) else None
-        if len(inputs) == len(plan.inputs) and base == plan.base:
-            return plan
-        enough = len(inputs) >= plan.rule.sources[0] and base == plan.base
-        if enough:
-            return replace(plan, inputs=inputs)
-        first = base or (inputs or (TensorInput(self._sources.names[0], plan.tensor, {}),))[0]
-        alone = TensorInput(first.source, first.tensor, {"scale": 1.0})
-        return replace(plan, rule=RULES["passthrough"], base=None, inputs=(alone,), parameters={})
-
     def _materials(self, plan: TensorPlan) -> Materials:
         """What `plan` merges; kept for the next candidates where the tensors are kept anyway."""
-        parts = (*((plan.base,) if plan.base else ()), *plan.inputs)
-        names = tuple((part.source, part.tensor) for part in parts)
+        names = tuple((part.source, part.tensor) for part in parts_of(plan))
         exact = self._statistics is not self._tables
         asked = (id(self._sources), plan.tensor, plan.base is None, names)
         if exact or asked not in self._kept:
@@ -309,8 +299,7 @@ class MergedWeights:
         )
         coming = self._plans.get(self._after.get(plan.tensor, ""))
         if coming is not None:
-            parts = (*((coming.base,) if coming.base else ()), *coming.inputs)
-            self._placed.announce([(part.source, part.tensor) for part in parts])
+            self._placed.announce([(part.source, part.tensor) for part in parts_of(coming)])
         return materials
 
     def _over(self, plan: TensorPlan) -> Sequence[KthOverModel]:
@@ -348,22 +337,24 @@ class MergedWeights:
         asked = (source, reference, density)
         if asked not in self._model_thresholds:
             deltas = [
-                self._delta(source, reference, name)
-                for name in self._sources.names_of(source)
-                if self._sources.floating(name)
+                self._delta(part, plan)
+                for plan in self._plans.values()
+                for part in plan.merged
+                if part.source == source
+                and _seen_from(plan) == reference
+                and self._sources.floating(part.tensor)
             ]
             kept = max(1, int(density * sum(delta.count for delta in deltas)))
             self._model_thresholds[asked] = self._statistics.threshold_over(deltas, kept)
         return self._model_thresholds[asked]
 
-    def _delta(self, source: str, reference: tuple[str, ...], name: str) -> Delta:
-        key = tuple(self._origin(part, name) for part in (source, *reference))
-        parts = [self._placed.tensor(part, name) for part in reference]
-        return Delta(self._placed.tensor(source, name), parts, key=key)
-
-
-def _source(plan: TensorPlan) -> TensorInput:
-    return plan.base or plan.inputs[0]
+    def _delta(self, part: TensorInput, plan: TensorPlan) -> Delta:
+        """A source's part in another tensor than the one that is merged: read where it is stored."""
+        seen_from = plan.merged if plan.rule.reference == "mean" else (plan.base,)
+        others = [o for o in seen_from if o is not None and plan.rule.reference != "none"]
+        key = tuple(self._origin(o.source, o.tensor) for o in (part, *others))
+        parts = [self._sources.tensor(o.source, o.tensor) for o in others]
+        return Delta(self._sources.tensor(part.source, part.tensor), parts, key=key)
 
 
 def _seen_from(plan: TensorPlan) -> tuple[str, ...]:
@@ -372,30 +363,3 @@ def _seen_from(plan: TensorPlan) -> tuple[str, ...]:
         assert plan.base is not None
         return (plan.base.source,)
     return tuple(i.source for i in plan.merged) if plan.rule.reference == "mean" else ()
-
-
-def _layers(recipe: Recipe, layers: int) -> Iterator[tuple[Slice, int]]:
-    """Per output layer: its slice, and the layer of the slice's first input it comes from."""
-    for part in recipe.slices:
-        for layer in range(*(part.inputs[0].layers or (0, layers))):
-            yield part, layer
-
-
-def _output_names(recipe: Recipe, sources: Sources) -> Iterator[str]:
-    """Names of the output's tensors: each output layer has the tensors of its source layer."""
-    inside: dict[int, list[str]] = {}
-    outside: list[str] = []
-    for name in sources.shapes:
-        layer = role(name).layer
-        (outside if layer is None else inside.setdefault(layer, [])).append(name)
-    yield from (name for name in outside if role(name).component == "embed")
-    for number, (part, layer) in enumerate(_layers(recipe, sources.layers)):
-        if layer not in inside:
-            raise InputError(
-                f"layer {layer}",
-                f"the sources have layers 0 to {sources.layers - 1}",
-                f"source {part.inputs[0].source}",
-                "correct the layer_range",
-            )
-        yield from (with_layer(name, number) for name in inside[layer])
-    yield from (name for name in outside if role(name).component != "embed")

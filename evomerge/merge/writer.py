@@ -84,6 +84,10 @@ def shards(sizes: Mapping[str, int], max_bytes: float) -> list[list[str]]:
 
 
 def _not_finite(error: MergeError, dtype: torch.dtype) -> InputError:
+    if error.finite:
+        return InputError(
+            f"tensor {error.tensor}", error.reason, "recipe", "change the weights or the rule"
+        )
     narrow = dtype == torch.float16  # the other dtypes reach as far as float32
     return InputError(
         f"dtype {str(dtype).removeprefix('torch.')}",

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config
 
-from evomerge.recipe_files import merge_recipe
 from evomerge.merge.locations import Location, Reference, lasting_name, locate, reference_of
 from evomerge.merge.sources import Sources, open_sources
 from evomerge.merge.writer import write_model
+from evomerge.recipe_files import merge_recipe
 from search_spaces.errors import InputError
 from tests.merge.models import Family
 from tests.merge.plans import recipe_of

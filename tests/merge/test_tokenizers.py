@@ -14,10 +14,10 @@ from tokenizers.models import WordLevel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 from transformers import PreTrainedTokenizerFast as FastTokenizer
 
-from evomerge.recipe_files import merge_recipe
 from evomerge.merge.alignment import Alignment
 from evomerge.merge.skeleton import model_folder
 from evomerge.merge.sources import Sources, open_sources
+from evomerge.recipe_files import merge_recipe
 from tests.merge.models import Family
 from tests.merge.test_parity import ORACLE
 from tests.merge.test_sources import configure, refused

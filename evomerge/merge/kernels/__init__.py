@@ -11,11 +11,14 @@ from typing import TypeAlias
 
 import torch
 
+from evomerge.merge.compiled import give_numba_a_place
 from evomerge.merge.elements import ElementPass, Region
 
 Kernel: TypeAlias = Callable[
     [ElementPass, "torch.Tensor | None", Sequence[torch.Tensor], torch.Tensor, Region], bool
 ]
+
+give_numba_a_place()
 
 STORAGE = (torch.float32, torch.bfloat16, torch.float16)
 """Types that kernels read and write."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import lru_cache
 from typing import Any
 
@@ -56,10 +56,13 @@ def _on_all_cores(merge: Callable[..., int], arguments: tuple[Any, ...], count: 
         return not merge(*arguments, 0, count)
     step = -(-count // (threads * loops.BLOCK)) * loops.BLOCK
     parts = [
-        _pool(threads).submit(merge, *arguments, first, min(first + step, count))
+        _pool(torch.get_num_threads()).submit(merge, *arguments, first, min(first + step, count))
         for first in range(step, count, step)
     ]
-    bad = merge(*arguments, 0, min(step, count))
+    try:
+        bad = merge(*arguments, 0, min(step, count))
+    finally:
+        wait(parts)  # they write to memory that the caller may free
     return not any([bad, *(part.result() for part in parts)])
 
 
@@ -89,7 +92,8 @@ def _fusible(
     if not keys:
         return fused.FLOOR if low else fused.NOTHING
     one_tensor = len({first for first, _ in keys}) == 1
-    return fused.MASK if one_tensor and not low and out.numel() <= _LIMIT else None
+    small = inputs[0].numel() <= _LIMIT
+    return fused.MASK if one_tensor and not low and small else None
 
 
 def _fused(
@@ -182,6 +186,6 @@ def _flags(numbers: InputPass) -> int:
     )
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads - 1, thread_name_prefix="merge")
