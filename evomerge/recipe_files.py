@@ -1,17 +1,21 @@
 """A recipe file by itself: what `evomerge merge` and `evomerge check RECIPE.yaml` do."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evomerge.merge.compiled import kernels_are_compiled
 from search_spaces.errors import InputError, nearest
-from search_spaces.recipe import Recipe
+from search_spaces.recipe import Clause, Recipe
 from search_spaces.roles import role
 
 if TYPE_CHECKING:
     from evomerge.merge.sources import Sources
+
+logger = logging.getLogger(__name__)
 
 _IGNORED = ("int8_mask",)
 """Keys of mergekit's that change no number here."""
@@ -54,6 +58,7 @@ def merge_recipe(recipe_file: Path, out: Path, dtype: str | None, device: str) -
     Raises:
         InputError: a recipe that cannot be read or made, a source that cannot be used.
     """
+    from evomerge.merge.weights import MergedWeights
     from evomerge.merge.writer import write_model
     from search_spaces.dialect import dump_recipe
 
@@ -65,8 +70,12 @@ def merge_recipe(recipe_file: Path, out: Path, dtype: str | None, device: str) -
             nearest(device, ["cpu"]),
         )
     opened = open_recipe(recipe_file, dtype)
+    with _named(recipe_file):
+        MergedWeights(opened.sources).prepare(opened.recipe)
+    if not kernels_are_compiled():
+        logger.warning("compiling the merge kernels (about 10 s, once)")
     for warning in opened.sources.warnings():
-        logging.getLogger(__name__).warning(warning)
+        logger.warning(warning)
     text = dump_recipe(opened.recipe.renamed(opened.lasting))
     write_model(opened.recipe, opened.sources, out, extra_files={"recipe.yaml": text})
 
@@ -85,7 +94,8 @@ def check_recipe(recipe_file: Path) -> list[tuple[str, str]]:
     opened = open_recipe(recipe_file, None)
     recipe, sources = opened.recipe, opened.sources
     weights = MergedWeights(sources)
-    weights.prepare(recipe)
+    with _named(recipe_file):
+        weights.prepare(recipe)
     sources.check_finite()
     rules = sorted({plan.rule.name for plan in recipe.plans(weights.names(), sources.layers)})
     layers = {role(name).layer for name in weights.names()} - {None}
@@ -99,7 +109,30 @@ def check_recipe(recipe_file: Path) -> list[tuple[str, str]]:
         ("tokenizer", recipe.tokenizer or f"that of {recipe.sources[0]}"),
     ]  # fmt: skip
     facts += [("ignored", f"{key}: no number depends on it") for key in _ignored(recipe_file)]
+    facts += [
+        ("note", f"filter '{chosen}' selects no tensor")
+        for chosen in _filters(recipe)
+        if not any(Clause((0.0,), chosen).selects(name) for name in weights.names())
+    ]
     return facts + [("note", warning) for warning in sources.warnings()]
+
+
+def _filters(recipe: Recipe) -> list[str]:
+    places = [recipe.parameters]
+    for part in recipe.slices:
+        places += [part.parameters, *(entry.parameters for entry in part.inputs)]
+    clauses = (c for place in places for _, setting in place for c in setting.clauses)
+    return sorted({clause.filter for clause in clauses if clause.filter is not None})
+
+
+@contextmanager
+def _named(recipe_file: Path) -> Iterator[None]:
+    """Say in errors which recipe they are about."""
+    try:
+        yield
+    except InputError as error:
+        where = f"{recipe_file}, {error.where}"
+        raise InputError(error.passed, error.rule, where, error.remedy) from None
 
 
 def _ignored(recipe_file: Path) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from evomerge.merge.configs import AnyCheckpoint
 from search_spaces.errors import InputError
-from search_spaces.roles import role
+from search_spaces.roles import role, with_layer
 
 _NAMED = 3
 
@@ -115,3 +115,22 @@ def _shape_error(name: str, a: tuple[int, ...], b: tuple[int, ...], pair: str) -
         pair,
         "merge fine-tunes of the same base model",
     )
+
+
+def gaps(source: str, tensors: Iterable[str]) -> list[str]:
+    """Tensors that a layer lacks and nearly all others have: an incomplete file, most likely."""
+    layers: dict[int, set[str]] = {}
+    for name in tensors:
+        layer = role(name).layer
+        if layer is not None:
+            layers.setdefault(layer, set()).add(with_layer(name, 0))
+    kinds = set().union(*layers.values())
+    found: list[str] = []
+    for kind in sorted(kinds):
+        lacking = [layer for layer, names in layers.items() if kind not in names]
+        if 0 < 4 * len(lacking) <= len(layers):
+            name = with_layer(kind, lacking[0])
+            found.append(
+                f"source '{source}' lacks {name}, which its other layers have: so does the result"
+            )
+    return found

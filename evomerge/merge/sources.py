@@ -15,6 +15,7 @@ from evomerge.merge.compatibility import (
     AnyCheckpoint,
     check_first_is_whole,
     check_tensors,
+    gaps,
     odd_tensors,
 )
 from evomerge.merge.configs import check_configs, differences, result_config
@@ -253,7 +254,7 @@ class Sources:
 
         The result takes the first source's (or a recipe's base's); the rotary embedding is one.
         """
-        found: list[str] = []
+        found = gaps(self._first.name, self._first.entries)
         for other in list(self._all.values())[1:]:
             found += differences(self._first, other)
             lacking = [name for name in self.shapes if not self.holds(other.name, name)]

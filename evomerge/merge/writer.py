@@ -172,12 +172,13 @@ def _begin(out: Path, weight_bytes: int, where: str) -> Path:
             str(out), "the output folder must be new or empty", where, "name another, or remove it"
         )
     out.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(out.parent).free
-    if free < weight_bytes + _SLACK_BYTES:
-        raise _disk_full(f"{weight_bytes / 1e9:.2f} GB of weights, {free / 1e9:.2f} GB free", where)
     _remove_leftovers(out)
     temporary = out.parent / f".{out.name}.{os.getpid()}.partial"
     temporary.mkdir()
+    free, needed = shutil.disk_usage(out.parent).free, weight_bytes + _SLACK_BYTES
+    if free < needed:
+        temporary.rmdir()
+        raise _disk_full(f"{needed / 1e6:.0f} MB to write, {free / 1e6:.0f} MB free", where)
     return temporary
 
 
@@ -192,7 +193,9 @@ def _remove_leftovers(out: Path) -> None:
 def _is_disk_full(error: BaseException) -> bool:
     if isinstance(error, SafetensorError):  # wraps the operating system's error as text
         return os.strerror(errno.ENOSPC) in str(error) or f"os error {errno.ENOSPC}" in str(error)
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    # EFBIG: a limit on the size of files (ulimit -f), or a file system's.
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return isinstance(error, OSError) and error.errno in full
 
 
 def _disk_full(passed: str, where: str) -> InputError:

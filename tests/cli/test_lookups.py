@@ -39,3 +39,42 @@ def test_an_export_has_exact_thresholds(tmp_path, write_run, evomerge):
     shown = json.loads(evomerge("show", tmp_path / "run", "--json").stdout)["baselines"]["winner"]
     for name, estimate in scored["objectives"].items():
         assert estimate["value"] == shown[name]["value"]
+
+
+def test_a_recipes_check_says_what_has_no_effect(tmp_path, evomerge, quickstart):
+    models = quickstart["models"]["experts"]
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "merge_method: linear\nparameters: {int8_mask: true}\nmodels:\n"
+        f"- model: {models['lunari']}\n"
+        "  parameters: {weight: [{filter: self_atn, value: 1}, {value: 2}]}\n"
+        f"- {{model: {models['tovek']}, parameters: {{weight: 1}}}}\n"
+    )
+    done = evomerge("check", recipe)
+    assert done.returncode == 0, done.stderr
+    assert "filter 'self_atn' selects no tensor" in done.stdout
+    assert "int8_mask: no number depends on it" in done.stdout
+    recipe.write_text(recipe.read_text().replace("weight: 1", "lambda: 1"))
+    done = evomerge("check", recipe)
+    assert done.returncode == 2
+    assert "recipe.yaml" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_limit_on_files_is_a_full_disk(tmp_path, evomerge, quickstart):
+    import resource
+
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "merge_method: linear\nmodels:\n"
+        f"- {{model: {quickstart['models']['base']}, parameters: {{weight: 1}}}}\n"
+    )
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
+
+    done = evomerge("merge", recipe, tmp_path / "out", preexec_fn=limited)
+    assert done.returncode == 2
+    assert "the disk filled up while writing" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()

@@ -158,3 +158,14 @@ def test_loops_are_compiled_where_nothing_may_be_written(tmp_path: Path):
         cwd=Path(__file__).parents[2],
     )
     assert done.stdout.strip().startswith(str(tmp_path))
+
+
+def test_an_incomplete_source_is_noted(family: Callable[..., Family], tmp_path: Path):
+    """Alone, nothing contradicts it: transformers would fill the gap with random numbers."""
+    made = family("llama", num_hidden_layers=4)
+    folders = changed(made, tmp_path, "a", lambda t: t.pop(UP.format(2)))
+    notes = open_sources({"a": folders["a"]}).warnings()
+    assert notes == [
+        f"source 'a' lacks {UP.format(2)}, which its other layers have: so does the result"
+    ]
+    assert open_sources({"b": folders["b"]}).warnings() == []
