@@ -7,6 +7,7 @@ the documentation.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TypeAlias
 
 import torch
@@ -19,6 +20,8 @@ Kernel: TypeAlias = Callable[
 ]
 
 give_numba_a_place()
+
+_TRITON = (3, 4)
 
 STORAGE = (torch.float32, torch.bfloat16, torch.float16)
 """Types that kernels read and write."""
@@ -46,7 +49,13 @@ def readable(tensor: torch.Tensor) -> torch.Tensor:
     return flat if flat.dtype in STORAGE else flat.float()
 
 
+@cache
 def _has_triton() -> bool:
-    from importlib.util import find_spec
+    """Whether there is a Triton that compiles the kernel; older ones do not."""
+    from importlib.metadata import PackageNotFoundError, version
 
-    return find_spec("triton") is not None
+    try:
+        major, minor = version("triton").split(".")[:2]
+    except PackageNotFoundError:
+        return False
+    return (int(major), int(minor)) >= _TRITON
