@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,9 @@ def pytest_configure() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("EVOMERGE_CACHE", tempfile.mkdtemp(prefix="evomerge-tests-"))
     os.environ["HF_HUB_OFFLINE"] = "1"
+    # A shell without job control starts what it puts in the background with Ctrl-C ignored, and so
+    # are the processes that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
