@@ -298,8 +298,9 @@ def _memory() -> tuple[int, int]:
     """Bytes of memory in all, and available."""
     import os
 
-    page = os.sysconf("SC_PAGE_SIZE")
-    return os.sysconf("SC_PHYS_PAGES") * page, os.sysconf("SC_AVPHYS_PAGES") * page
+    from evomerge.merge.placement import free_host_memory
+
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), free_host_memory()
 
 
 def _gb(count: float) -> str:

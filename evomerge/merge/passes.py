@@ -7,9 +7,7 @@ pieces.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from math import inf
 from typing import Any
 
@@ -20,6 +18,7 @@ from evomerge.merge.deltas import Delta
 from evomerge.merge.kernels import cpu_bits, histograms
 from evomerge.merge.kernels.histograms import BINS, LOW_BITS, RANDOM_BINS
 from evomerge.merge.random_masks import MaskKey
+from evomerge.merge.threads import pool
 
 _CODES = {
     torch.float32: cpu_bits.FLOAT32,
@@ -190,17 +189,12 @@ def _each(
         if len(jobs) < 2 or threads < 2:
             yield from (work(*job) for job in jobs)
         else:
-            yield from _pool(threads).map(lambda job: work(*job), jobs)
+            yield from pool().map(lambda job: work(*job), jobs)
 
 
 def _threads() -> int:
     """Each has counts of its own, tens of megabytes."""
     return min(torch.get_num_threads(), 8)
-
-
-@lru_cache(maxsize=2)
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="statistics")
 
 
 def _pieces(deltas: DeltaSet) -> Iterator[tuple[np.ndarray, np.ndarray, int, int]]:

@@ -21,7 +21,7 @@ from evomerge.merge.random_masks import mask_key
 from evomerge.merge.statistics import Exact, Statistics, variance
 from evomerge.merge.whole.angles import COEFFICIENTS
 from evomerge.merge.whole.combine import WHOLE_COMBINE
-from evomerge.merge.whole.sparsify import WHOLE_SPARSIFY, check_della
+from evomerge.merge.whole.sparsify import WHOLE_SPARSIFY
 from evomerge.merge.whole.spectral import SPECTRAL
 from search_spaces.errors import InputError
 from search_spaces.recipe import Scalar, TensorPlan
@@ -58,7 +58,7 @@ def merge_tensor(
         result = r + lambda * combine(w_i tau_i over agree)
 
     Raises:
-        InputError: normalised weights that sum to zero, probabilities outside (0, 1).
+        InputError: normalised weights that sum to zero.
     """
     check_plan(plan)
     out = torch.empty(inputs[0].shape, dtype=dtype, device=inputs[0].device)
@@ -101,14 +101,9 @@ def check_plan(plan: TensorPlan) -> None:
     """Refuse numbers that no merge can be made with.
 
     Raises:
-        InputError: a plain weighted mean whose weights sum to zero; della's probabilities outside
-            (0, 1).
+        InputError: a plain weighted mean whose weights sum to zero.
     """
     choices = plan.choices()
-    if choices["sparsify"] == "della":
-        for source in plan.inputs:
-            density, epsilon = (float(source.parameters[p]) for p in ("density", "epsilon"))
-            check_della(density, epsilon, f"tensor {plan.tensor}, source {source.source}")
     if choices["reference"] != "none" or choices["combine"] != "mean":
         return
     if abs(sum(_weight(i.parameters) for i in plan.inputs)) < 1e-8:
@@ -211,13 +206,15 @@ class _Work:
                 self.bands[i] = BANDS[choice](source)
                 self.factors[i] = rescale(source, self.bands[i])
             return
-        before = self._whole_taus()
+        least = 0.0
         if choice == "variance":
             least = self.materials.statistics.variance_threshold(
                 self.deltas, float(shared["select_topk"])
             )
-            if least == 0:
+            if least == 0:  # every element stays: nothing of a tensor's size need be made
                 return
+        before = self._whole_taus()
+        if choice == "variance":
             keep = (variance(before) >= least).float()
             self.taus = [tau * keep for tau in before]
         else:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -29,9 +29,10 @@ def search_weights(
     cache = Cache()
     tables = Prepared(cache)
     place: Callable[[], Placement] = partial(place_here, sources.held_bytes(), device, limit)
-    weights = MergedWeights(sources, tables, place=place, contents=partial(_contents, cache))
+
+    @lru_cache
+    def contents(files: tuple[Path, ...]) -> str:
+        return " ".join(cache.contents(files))
+
+    weights = MergedWeights(sources, tables, place=place, contents=contents)
     return weights, tables.save
-
-
-def _contents(cache: Cache, files: Sequence[Path]) -> str:
-    return " ".join(cache.contents(files))

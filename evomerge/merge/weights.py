@@ -27,7 +27,7 @@ from search_spaces.errors import InputError, nearest
 from search_spaces.recipe import Recipe, TensorInput, TensorPlan
 from search_spaces.roles import role
 
-Contents: TypeAlias = Callable[[Sequence[Path]], str]
+Contents: TypeAlias = Callable[[tuple[Path, ...]], str]
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 

@@ -4,14 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from evomerge.merge.placement import Placed, Placement
+from evomerge.merge.placement import Placed, Placement, TensorSource
 from evomerge.merge.sources import open_sources
 from evomerge.merge.weights import MergedWeights
 from search_spaces.dialect import parse_recipe
@@ -125,18 +125,46 @@ def test_float64_sources_are_merged_and_stored_as_float32(
     assert weights.tensor(UP.format(0)).dtype == torch.float32
 
 
-class Streams(Placed):
-    """A stream to a GPU, as far as a machine without one can tell: what is sent, and when."""
+class Streamed(Placed):
+    """Sources that must come over for every candidate; notes what is announced and asked for."""
 
-    def __init__(self, sources: object) -> None:
-        super().__init__(sources, Placement("mapped", "cpu", 0))  # pyright: ignore
+    keeps = False
+
+    def __init__(self, sources: TensorSource) -> None:
+        super().__init__(sources, Placement("mapped", "cpu", 0))
+        self.announced: list[str] = []
+        self.asked: list[str] = []
+
+    def announce(self, coming: Sequence[tuple[str, str]]) -> None:
+        self.announced.append(coming[0][1])
+
+    def tensor(self, source: str, name: str) -> torch.Tensor:
+        if source == "a":
+            self.asked.append(name)
+        return super().tensor(source, name)
 
 
-def test_what_was_announced_and_not_asked_for_is_let_go_of():
-    placed = Streams(None)
-    placed._arriving["a", "x"] = (torch.ones(1), None)  # pyright: ignore
-    placed.forget()
-    assert not placed._arriving
+def test_what_is_announced_is_what_the_engine_asks_for_next(
+    family: Callable[..., Family], monkeypatch: pytest.MonkeyPatch
+):
+    """Engines have an order of their own; announcing the file's order kept most tensors waiting."""
+    made: list[Streamed] = []
+
+    def placed(sources: TensorSource, placement: Placement) -> Streamed:
+        made.append(Streamed(sources))
+        return made[-1]
+
+    monkeypatch.setattr("evomerge.merge.weights.Placed", placed)
+    recipe = sliced("linear", "{model: a, layer_range: [0, 3], parameters: {weight: 1}}")
+    weights = prepared(family("llama").folders, recipe)
+    order = weights.names()[::-1]
+    for candidate in range(2):
+        weights.prepare(recipe)
+        if made:
+            made[0].announced, made[0].asked = [], []
+        for name in order:
+            weights.tensor(name)
+        assert made[0].announced == ([] if candidate == 0 else made[0].asked[1:])
 
 
 def test_loops_are_compiled_where_nothing_may_be_written(tmp_path: Path):

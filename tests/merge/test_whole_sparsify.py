@@ -13,12 +13,10 @@ from torch import Tensor
 from evomerge.merge.random_masks import MaskKey, random_bits
 from evomerge.merge.whole.sparsify import (
     WHOLE_SPARSIFY,
-    check_della,
     della,
     importance,
     n_of_m,
 )
-from search_spaces.errors import InputError
 
 KEYS: list[MaskKey] = [(1, 2), (3, 4), (5, 6)]
 
@@ -98,16 +96,6 @@ def test_della_prefers_large_elements_and_has_limits():
     assert kept.abs().sum() > 1.2 * _della(tau, 0.5, 0.0).abs().sum()
     assert _della(torch.empty(0, 4), 0.5, 0.1).shape == (0, 4)
     assert _della(torch.tensor(3.0), 0.5, 0.1).shape == ()
-
-
-def test_check_della():
-    for density, epsilon in ((0.5, 0.49), (0.2, 0.1), (1.0, 0.9), (0.0, 0.9)):
-        check_della(density, epsilon)
-    for density, epsilon in ((0.5, 0.5), (0.1, 0.15), (0.9, 0.1)):
-        with pytest.raises(InputError, match=r"set epsilon below 0\.[51]") as caught:
-            check_della(density, epsilon, "tensor x")
-        assert caught.value.where == "tensor x"
-        assert caught.value.passed == f"density {density:g} with epsilon {epsilon:g}"
 
 
 # --- n_of_m ---------------------------------------------------------------------------------------

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from functools import lru_cache
+from concurrent.futures import wait
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from evomerge.merge.elements import COMBINE, CONSENSUS, REFERENCES, ElementPass,
 from evomerge.merge.kernels import cpu_fused as fused
 from evomerge.merge.kernels import cpu_loops as loops
 from evomerge.merge.kernels.cpu_bits import BFLOAT16, FLOAT16, FLOAT32
+from evomerge.merge.threads import pool
 
 CODES = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: FLOAT16}
 """Storage types that kernels read and write."""
@@ -56,7 +56,7 @@ def _on_all_cores(merge: Callable[..., int], arguments: tuple[Any, ...], count: 
         return not merge(*arguments, 0, count)
     step = -(-count // (threads * loops.BLOCK)) * loops.BLOCK
     parts = [
-        _pool(torch.get_num_threads()).submit(merge, *arguments, first, min(first + step, count))
+        pool().submit(merge, *arguments, first, min(first + step, count))
         for first in range(step, count, step)
     ]
     try:
@@ -184,8 +184,3 @@ def _flags(numbers: InputPass) -> int:
         + loops.RANDOM * (numbers.key is not None)
         + loops.CLIPPED * (numbers.clip != np.inf)
     )
-
-
-@lru_cache(maxsize=2)
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads - 1, thread_name_prefix="merge")

@@ -344,49 +344,19 @@ def merge(
                     words[i] = tensor_word(np.uint32(index + i), drawn_by)
             if codes[k] == BFLOAT16:
                 _take_bfloat16(
-                    addresses[k],
-                    index,
-                    count,
-                    taken,
-                    numbers,
-                    flags,
-                    words,
-                    keys,
-                    limits,
-                    k,
-                    parts,
-                    kept,
-                )
+                    addresses[k], index, count, taken, numbers, flags, words,
+                    keys, limits, k, parts, kept,
+                )  # fmt: skip
             elif codes[k] == FLOAT32:
                 _take_float32(
-                    addresses[k],
-                    index,
-                    count,
-                    taken,
-                    numbers,
-                    flags,
-                    words,
-                    keys,
-                    limits,
-                    k,
-                    parts,
-                    kept,
-                )
+                    addresses[k], index, count, taken, numbers, flags, words,
+                    keys, limits, k, parts, kept,
+                )  # fmt: skip
             else:
                 _take_float16(
-                    addresses[k],
-                    index,
-                    count,
-                    taken,
-                    numbers,
-                    flags,
-                    words,
-                    keys,
-                    limits,
-                    k,
-                    parts,
-                    kept,
-                )
+                    addresses[k], index, count, taken, numbers, flags, words,
+                    keys, limits, k, parts, kept,
+                )  # fmt: skip
         _tau(
             parts, kept, count, numbers, consensus, combine,
             least, support, divisor, plain_factors, total, below,

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from evomerge.merge.random_masks import RESOLUTION, MaskKey, random_bits
-from search_spaces.errors import InputError
 from search_spaces.settings import Scalar
 
 WholeSparsify: TypeAlias = Callable[
@@ -45,7 +44,7 @@ def della(
     An element whose |tau| has rank k of C in its row (0 is the least) is kept with probability
     density - epsilon + 2 epsilon k / (C - 1), by one random number per element: what a lower
     density keeps, a higher one keeps too. A row runs along the last dimension; a vector is one row.
-    A density of 1 keeps all, of 0 nothing; for others see `check_della`.
+    A density of 1 keeps all, of 0 nothing; recipes see to it that others leave room for epsilon.
 
     Elements of equal |tau| share their mean rank, so nothing depends on how a sort breaks ties. A
     row of one element thus has the probability `density` (mergekit 0.1.5 divides 0 by 0 there, and
@@ -57,21 +56,6 @@ def della(
         _by_rank(tau, float(values["density"]), float(values["epsilon"]), key)
         for tau, values, key in zip(taus, own, keys, strict=True)
     ]
-
-
-def check_della(density: float, epsilon: float, where: str = "method 'della'") -> None:
-    """Refuse probabilities that are none, as mergekit does.
-
-    Raises:
-        InputError: density - epsilon or density + epsilon is outside (0, 1), for a density in it.
-    """
-    if 0 < density < 1 and not epsilon < min(density, 1 - density):
-        raise InputError(
-            f"density {density:g} with epsilon {epsilon:g}",
-            "della needs density - epsilon > 0 and density + epsilon < 1",
-            where,
-            f"set epsilon below {min(density, 1 - density):g}, or another density",
-        )
 
 
 def _by_rank(tau: Tensor, density: float, epsilon: float, key: MaskKey) -> Tensor:
