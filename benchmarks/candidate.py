@@ -19,7 +19,8 @@ from evomerge.preflight import prepare
 from evomerge.run_file import parse_run_file
 from evomerge.runs.database import Database
 from evomerge.runs.ledger import Ledger
-from evomerge.search.driver import Driver, Plan
+from evomerge.search.driver import Driver
+from evomerge.search.plan import Plan
 from evomerge.search.view import SilentView
 
 QUICKSTART = Path(__file__).parent.parent / "examples" / "quickstart"

@@ -21,8 +21,9 @@ from evomerge.cluster.executor import Job
 from evomerge.evaluation import Evaluation, Outcome
 from evomerge.runs.database import Database
 from evomerge.runs.ledger import Ledger
-from evomerge.search.driver import Driver, Plan
+from evomerge.search.driver import Driver
 from evomerge.search.goals import Goals
+from evomerge.search.plan import Plan
 from evomerge.search.standing import Standing
 from evomerge.search.view import SilentView
 from fitness.estimate import Estimate

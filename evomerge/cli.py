@@ -26,6 +26,15 @@ RunFileArgument = Annotated[Path, typer.Argument(metavar="RUN.yaml", help="the r
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="a run's folder")]
 OutArgument = Annotated[Path, typer.Argument(metavar="OUT", help="new folder for the model")]
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object on stdout, nothing else")]
+MovedOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--moved",
+        metavar="OLD=NEW",
+        help="where models, tasks or the run file's folder lie now; once for each that moved "
+        "(NEW alone: the run file's folder)",
+    ),
+]
 EvaluationsOption = Annotated[
     int | None,
     typer.Option("--evaluations", min=1, help="candidates, instead of the run file's budget"),
@@ -52,13 +61,16 @@ def search(
 
 @app.command()
 def resume(
-    folder: FolderArgument, evaluations: EvaluationsOption = None, json_output: JsonOption = False
+    folder: FolderArgument,
+    evaluations: EvaluationsOption = None,
+    moved: MovedOption = None,
+    json_output: JsonOption = False,
 ) -> None:
-    """Continue a search, also after kill -9; --evaluations raises its budget."""
+    """Continue a search, also after kill -9 or elsewhere; --evaluations raises its budget."""
     from evomerge.session import resume as continue_run
 
     with exit_codes(folder), _view() as view:
-        continue_run(folder, evaluations, view)
+        continue_run(folder, evaluations, view, moved or [])
     _show(folder, json_output)
 
 
@@ -66,7 +78,7 @@ def resume(
 def check(run_file: RunFileArgument, json_output: JsonOption = False) -> None:
     """Check everything a run file names, without evaluating anything; or a mergekit recipe."""
     with exit_codes():
-        from evomerge.preflight import check_population, prepare
+        from evomerge.preflight import check_searcher, prepare
         from evomerge.recipe_files import check_recipe, is_recipe
         from evomerge.run_file import folder_of, load_run_file
 
@@ -75,7 +87,7 @@ def check(run_file: RunFileArgument, json_output: JsonOption = False) -> None:
         else:
             config = load_run_file(run_file)
             prepared = prepare(config, folder_of(config, run_file))
-            check_population(prepared)
+            check_searcher(prepared)
             facts, start = list(prepared.facts), f"evomerge search {run_file}"
     if json_output:
         _print_json({"ok": True, "facts": dict(facts)})
@@ -98,13 +110,14 @@ def export(
     pick: Annotated[
         str | None, typer.Option("--pick", help="ID, best:OBJECTIVE or knee [default: the winner]")
     ] = None,
+    moved: MovedOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Write the winner, or another candidate, as a Hugging Face folder."""
     with exit_codes():
         from evomerge.export import export_candidate
 
-        candidate = export_candidate(folder, out, pick)
+        candidate = export_candidate(folder, out, pick, moved or [])
     if json_output:
         _print_json({"out": str(out), "candidate": candidate})
     else:

@@ -6,11 +6,13 @@ This is the way of one candidate, on the evaluator's side (the driver's is `sear
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evomerge.config import Engine, RunFile
+from evomerge.cluster.failures import is_broken, is_out_of_memory
+from evomerge.config import RunFile
+from evomerge.engines import ENGINES, Opened
 from evomerge.evaluation import Evaluation, Outcome
 from evomerge.judging import Judge, build_judge
 from evomerge.run_sources import open_run_sources
@@ -20,6 +22,8 @@ from search_spaces.errors import InputError
 from search_spaces.recipe import Recipe
 
 if TYPE_CHECKING:
+    from evomerge.cluster.delivery import Fetch
+    from evomerge.cluster.shipment import Shipment
     from evomerge.merge.locations import Location
 
 
@@ -32,53 +36,44 @@ class EvaluatorFactory:
         folder: what its relative paths are relative to.
         folders: source name -> where it lies, the base (or first source) first.
         full: judge on every item of the tasks, as split `test`.
+        shipment: what a node needs that is not the driver's; None on the driver's machine.
+        fetch: brings it from the driver's node; None where that cannot be reached.
     """
 
     config: RunFile
     folder: Path
     folders: Mapping[str, "Location"]
     full: bool = False
+    shipment: "Shipment | None" = None
+    fetch: "Fetch | None" = None
+
+    def shipped(self) -> "EvaluatorFactory":
+        """For evaluators on other nodes; to be called, and the result kept, once Ray is connected."""
+        from evomerge.cluster.depot import open_depot
+        from evomerge.cluster.shipment import Shipment
+
+        shipment = Shipment.of(self.config, self.folder, self.folders)
+        return replace(self, shipment=shipment, fetch=open_depot(shipment.files))
 
     def __call__(self) -> "CandidateEvaluator":
         """Open the sources, build the engine, compile the tasks: once per process."""
+        if self.shipment is not None:
+            config, folder, folders = self.shipment.unpacked(self.config, self.fetch)
+            here = replace(self, config=config, folder=folder, folders=folders, shipment=None)
+            return here()
         import torch
 
-        from evomerge.merge.search_weights import search_weights
         from evomerge.merge.skeleton import model_folder
-        from fitness.engines.resident import pick_device
 
         threads = os.environ.get("OMP_NUM_THREADS")
         if threads and threads.isdigit():
             torch.set_num_threads(int(threads))
         sources = open_run_sources(self.config, self.folders)
         model = model_folder(sources)
-        section = self.config.engine
-        limit = None if section.source_memory is None else int(1e9 * section.source_memory)
-        weights, keep = search_weights(sources, pick_device(section.device), limit)
-        engine = build_engine(section, model, weights)
         judge = build_judge(self.config, self.folder, model, full=self.full)
-        return CandidateEvaluator(engine, judge, keep)
-
-
-def build_engine(section: Engine, model: Path, weights: object) -> ResidentModel:
-    """The engine the run file asks for, holding a model of `model`'s architecture.
-
-    Args:
-        section: the run file's `engine`.
-        model: folder with config and tokenizer.
-        weights: a `WeightProvider`.
-    """
-    from fitness.engines.transformers import TransformersEngine
-
-    return TransformersEngine(
-        model,
-        weights,  # pyright: ignore[reportArgumentType]
-        dtype=section.dtype,
-        device=section.device,
-        batch_tokens=section.batch_tokens,
-        max_length=section.max_length,
-        trust_remote_code=section.trust_remote_code,
-    )
+        opened = Opened(self.config, self.folders, sources, model)
+        running = ENGINES[self.config.engine.kind].build(opened)
+        return CandidateEvaluator(running.engine, judge, running.keep)
 
 
 class CandidateEvaluator:
@@ -113,6 +108,8 @@ class CandidateEvaluator:
             responses = self._judge.responses(split, replies)
             objectives = self._judge.measure(split, responses)
         except Exception as error:  # the boundary: every failure becomes an outcome
+            if is_broken(error):
+                raise  # not the candidate's fault: the executor replaces this evaluator
             return _failure(error, merging=merged == started)
         self._keep()
         return Evaluation(
@@ -129,10 +126,8 @@ class CandidateEvaluator:
 
 
 def _failure(error: Exception, *, merging: bool) -> Evaluation:
-    import torch
-
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+    if is_out_of_memory(error):
         return Evaluation(Outcome.OUT_OF_MEMORY, reason)
     if isinstance(error, InputError) and merging:
         return Evaluation(Outcome.INVALID_RECIPE, str(error))

@@ -1,5 +1,6 @@
 """Export: a candidate becomes an ordinary Hugging Face folder."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from search_spaces.recipe import Recipe
 
 
-def export_candidate(folder: Path, out: Path, pick: str | None) -> dict[str, Any]:
+def export_candidate(
+    folder: Path, out: Path, pick: str | None, moved: Sequence[str] = ()
+) -> dict[str, Any]:
     """Write a run's candidate as a Hugging Face folder with recipe.yaml and a model card.
 
     Args:
@@ -23,6 +26,7 @@ def export_candidate(folder: Path, out: Path, pick: str | None) -> dict[str, Any
         out: new or empty folder.
         pick: a candidate's id, `best:OBJECTIVE` or `knee` (both among the finalists, by their
             selection items); None: the run's winner.
+        moved: what lies elsewhere now (see `found_again`); only `resume` remembers it.
 
     Returns:
         The candidate's entry in the run's summary.
@@ -38,6 +42,7 @@ def export_candidate(folder: Path, out: Path, pick: str | None) -> dict[str, Any
     try:
         summary = summarise(run)
         candidate = picked(run, summary, pick)
+        run.find_files(moved, tasks=False)
         config = run.config
         check_sources_unchanged(config)
     finally:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evomerge.config import RunFile
+from evomerge.engines import ENGINES, source_limit
 from evomerge.judging import Judge, build_judge
 from evomerge.run_sources import locate_sources, open_run_sources
 from evomerge.search.algorithms import ALGORITHMS, build_searcher, default_algorithm
 from evomerge.search.choice import check_pick
+from evomerge.search.driver import problem_of
 from evomerge.search.goals import Goals
-from fitness.errors import FitnessError
+from evomerge.search.plan import Plan
 from search_spaces.errors import InputError, nearest
 from search_spaces.granularity import Granularity
 from search_spaces.parameter import ParameterSpace
@@ -154,47 +156,41 @@ def check_search(config: RunFile) -> str:
     return algorithm
 
 
-def check_population(prepared: Prepared) -> None:
-    """Build the searcher once, so that what it refuses is refused now."""
-    import numpy as np
-
-    from evomerge.search.searcher import Problem
-    from search_spaces.space import to_unit
-
-    one = ALGORITHMS[prepared.algorithm].objectives == "one"
-    seeds = [to_unit(prepared.space, genome) for genome in prepared.space.seeds().values()]
-    problem = Problem(
-        variables=len(prepared.space.variables),
-        objectives=1 if one else len(prepared.goals.names),
-        constraints=len(prepared.goals.constraints),
-        population=prepared.config.search.population,
-        seed=prepared.config.search.seed,
-        initial=np.array(seeds).reshape(len(seeds), len(prepared.space.variables)),
+def plan_of(prepared: Prepared, budget: int) -> Plan:
+    """How the run file wants to search, over `budget` evaluations."""
+    search = prepared.config.search
+    return Plan(
+        "search",
+        prepared.algorithm,
+        search.population,
+        search.seed,
+        budget,
+        search.budget.hours,
+        schedule=search.schedule,
     )
-    build_searcher(prepared.algorithm, problem)
+
+
+def check_searcher(prepared: Prepared) -> None:
+    """Build the searcher once, so that what it refuses is refused now.
+
+    Raises:
+        InputError: a population that is too small, objectives or constraints it does not take.
+    """
+    plan = plan_of(prepared, prepared.config.search.budget.evaluations)
+    build_searcher(plan.algorithm, problem_of(plan, prepared.space, prepared.goals))
 
 
 def check_prompts(config: RunFile, model: Path, judge: Judge) -> None:
-    """Build the engine without weights and hold every prompt against it.
+    """Hold the engine against the model, and every prompt against the engine.
 
     Raises:
-        FitnessError: an architecture the engine does not know, or a prompt that is too long.
+        FitnessError: an engine that is not installed, an architecture that it does not know, or a
+            prompt that is too long.
     """
-    from evomerge.evaluator import build_engine
-    from fitness.engines.resident import pick_device
-
-    if not config.cluster.gpus_per_evaluator:  # with GPUs the evaluators may sit on other machines
-        pick_device(config.engine.device)
-    weightless = config.engine.model_copy(update={"device": "meta"})
-    engine = build_engine(weightless, model, None)
+    lengths = ENGINES[config.engine.kind].check(config.engine, model)
     for items in judge.items.values():
         for item in items:
-            try:
-                engine.check_lengths(item.requests)
-            except FitnessError as error:
-                where = f"task '{item.task}', item {item.index}"
-                raise FitnessError(error.passed, error.rule, where, error.remedy) from None
-    engine.close()
+            lengths.check(item.requests, f"task '{item.task}', item {item.index}")
 
 
 def check_constraints(goals: Goals, judge: Judge) -> None:
@@ -231,13 +227,8 @@ def _placement(config: RunFile, sources: "Sources", model: int) -> "Placement":
     from evomerge.merge.placement import place_here
     from fitness.engines.resident import pick_device
 
-    limit = config.engine.source_memory
-    return place_here(
-        sources.held_bytes(),
-        pick_device(config.engine.device),
-        None if limit is None else int(1e9 * limit),
-        reserved=model,
-    )
+    device = pick_device(config.engine.device)
+    return place_here(sources.held_bytes(), device, source_limit(config.engine), reserved=model)
 
 
 def check_resources(config: RunFile, sources: "Sources") -> list[tuple[str, str]]:
@@ -249,7 +240,8 @@ def check_resources(config: RunFile, sources: "Sources") -> list[tuple[str, str]
     parameters = sources.parameters()
     workers = _evaluators_in_ram(config)
     model = parameters * BYTES[config.engine.dtype]
-    needed = workers * model + sources.bytes()
+    each = model + ENGINES[config.engine.kind].beside
+    needed = workers * each + sources.bytes()
     total, available = _memory()
     facts = [
         (
@@ -258,12 +250,14 @@ def check_resources(config: RunFile, sources: "Sources") -> list[tuple[str, str]
         ),
         ("sources live", _placement(config, sources, model).sentence()),
     ]
-    if workers * model > total:
+    if workers * each > total:
+        fitting = total // each
+        remedy = f"use at most {fitting} evaluator(s)" if fitting else "use a machine with more"
         raise InputError(
-            f"{workers} evaluators of {_gb(model)}",
+            f"{workers} evaluator(s) of {_gb(each)}",
             f"the machine has {_gb(total)} of memory",
             "cluster.evaluators",
-            "use fewer evaluators, or engine.dtype: bfloat16",
+            f"{remedy}, or engine.dtype: bfloat16",
         )
     export = parameters * BYTES[config.export.dtype or "float32"]
     free = shutil.disk_usage(Path.cwd()).free

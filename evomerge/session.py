@@ -1,7 +1,7 @@
 """A session: one process driving one run, from its folder to its last figure."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from evomerge.config import RunFile
 from evomerge.evaluator import EvaluatorFactory
 from evomerge.judging import AS_SEARCHED
 from evomerge.merge.compiled import kernels_are_compiled
-from evomerge.preflight import Prepared, check_population, prepare
+from evomerge.preflight import Prepared, check_searcher, plan_of, prepare
 from evomerge.report.summary import budget_of
 from evomerge.run_file import folder_of, load_run_file
 from evomerge.run_sources import frozen_locations
@@ -19,8 +19,9 @@ from evomerge.runs.folder import RunFolder, check_sources_unchanged, freeze
 from evomerge.runs.ledger import Ledger, Wanted
 from evomerge.search.baselines import greedy_soup, reference_recipes
 from evomerge.search.choice import Choice, choose
-from evomerge.search.driver import Driver, Plan
+from evomerge.search.driver import Driver
 from evomerge.search.goals import plain
+from evomerge.search.plan import Plan
 from evomerge.search.view import View
 from fitness.functions import function_digest
 from search_spaces.dialect import dump_recipe
@@ -50,7 +51,7 @@ def start(run_file: Path, folder: Path, evaluations: int | None, view: View) -> 
     RunFolder.require_new(folder)
     view.say(f"checking {run_file}")
     prepared = prepare(config, folder_of(config, run_file))
-    check_population(prepared)
+    check_searcher(prepared)
     frozen = freeze(config, dict(prepared.folders), run_file)
     run = RunFolder.create(folder, frozen, lambda database: _begin(database, prepared))
     with closing(run):
@@ -59,13 +60,14 @@ def start(run_file: Path, folder: Path, evaluations: int | None, view: View) -> 
         _require_winner(run)
 
 
-def resume(folder: Path, evaluations: int | None, view: View) -> None:
+def resume(folder: Path, evaluations: int | None, view: View, moved: Sequence[str] = ()) -> None:
     """Continue a run from wherever it stopped.
 
     Args:
         folder: of the run.
         evaluations: a larger budget; None: as before.
         view: shows what is going on.
+        moved: what lies elsewhere now: `OLD=NEW`, or `NEW` for the run file's folder.
 
     Raises:
         InputError: no run there, another driver at work, sources or tasks changed, a smaller budget.
@@ -73,8 +75,9 @@ def resume(folder: Path, evaluations: int | None, view: View) -> None:
     run = RunFolder.open(folder)
     with closing(run):
         run.lock()
-        prepared = reopen(run.config)
+        run.find_files(moved)
         check_sources_unchanged(run.config)
+        prepared = reopen(run.config)
         if run.database.items() != sorted(prepared.judge.rows(), key=_place):
             raise InputError(
                 "the tasks",
@@ -89,6 +92,7 @@ def resume(folder: Path, evaluations: int | None, view: View) -> None:
                 str(folder),
                 "restore them, or start a new run",
             )
+        run.keep_places()
         _raise_budget(run, evaluations)
         run.database.event("resumed")
         asked = len(run.database.candidates("search"))
@@ -159,7 +163,12 @@ def executor_for(config: RunFile, factory: EvaluatorFactory) -> Executor:
         evaluators=cluster.evaluators,
         cpus_per_evaluator=cluster.cpus_per_evaluator,
         gpus_per_evaluator=cluster.gpus_per_evaluator,
+        tensor_parallel=config.engine.tensor_parallel,
+        device=config.engine.device,
         deadline_seconds=cluster.deadline_seconds,
+        build_seconds=cluster.build_seconds,
+        straggler=cluster.straggler,
+        connected=None if cluster.address == "local" else factory.shipped,
     )
 
 
@@ -212,17 +221,15 @@ def _phases(
 ) -> None:
     config = prepared.config
     search = config.search
-    plan = Plan(
-        "search", prepared.algorithm, search.population, search.seed, budget, search.budget.hours
-    )
-    candidates = driver.search(plan)
+    candidates = driver.search(plan_of(prepared, budget))
     choice = choose(driver, candidates, search.finalists, config.export.pick)
     if choice is not None:
         keep_choice(database, "choice", choice)
     recipes = _baselines(prepared, driver, view)
     if search.random_baseline:
         asked = len(candidates)
-        chance = Plan("random", "random", None, search.seed + 1, asked, seeded=False)
+        seed, schedule = search.seed + 1, search.schedule
+        chance = Plan("random", "random", None, seed, asked, seeded=False, schedule=schedule)
         luck = choose(driver, driver.search(chance), search.finalists, config.export.pick)
         if luck is not None:
             keep_choice(database, "random_choice", luck)

@@ -1,14 +1,16 @@
-"""The two protocols between scoring and weights.
+"""The protocols between scoring and weights.
 
 An engine holds one model resident and answers requests. It gets weights from a `WeightProvider`,
 which knows how a candidate is made; the engine knows only names and shapes, so `fitness` depends on
-nothing that merges.
+nothing that merges. Where the model lives in processes of its own, the provider is opened there:
+`RemoteProvider` says which, and `ListedWeights` is what it must offer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fitness.items import Reply, Request
 
@@ -54,6 +56,50 @@ class WeightProvider(Protocol):
             ShapeError: `out` has another shape.
         """
         ...
+
+
+class ListedWeights(WeightProvider, Protocol):
+    """A provider that says what a candidate consists of, for engines that load all they are given.
+
+    `prepare` is passed what `RemoteProvider.encode` made.
+    """
+
+    def names(self) -> Sequence[str]:
+        """Checkpoint names of the prepared candidate's tensors, each once, grouped by layer."""
+        ...
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of the whole tensor `name`."""
+        ...
+
+    def storage_dtype(self, name: str) -> torch.dtype:
+        """The dtype of `tensor(name)`."""
+        ...
+
+    def keep(self) -> None:
+        """Called after a candidate was loaded whole: the time to write down what was learnt."""
+        ...
+
+
+@dataclass(frozen=True)
+class RemoteProvider:
+    """How a process of the engine's opens its weights, and how it is told of a candidate.
+
+    Attributes:
+        name: entry point in the group `evomerge.weight_providers`: a callable from arguments to
+            `ListedWeights`.
+        arguments: for it, JSON-able; the engine adds `device`, where its model lies.
+        encode: from the payload of `Engine.load` to plain data for `prepare`, and its version, the
+            identity of the weights.
+        source_bytes: what the provider would keep in a device's memory beside the model; 0: nothing.
+        parameters: of the model; 0: not known.
+    """
+
+    name: str
+    arguments: Mapping[str, Any]
+    encode: Callable[[object], tuple[dict[str, Any], str]]
+    source_bytes: int = 0
+    parameters: int = 0
 
 
 class Engine(Protocol):

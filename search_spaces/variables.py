@@ -123,6 +123,11 @@ class Choice:
 Variable = Real | Integer | Choice
 
 
+def levels(variable: Variable) -> int:
+    """How many options without an order it has; 0 for a number."""
+    return len(variable.options) if isinstance(variable, Choice) else 0
+
+
 def _cell(u: float, cells: int) -> int:
     return min(int(u * cells), cells - 1)
 

@@ -1,17 +1,21 @@
-"""The merge benchmark runs and says what it should; its times are not judged here."""
+"""The benchmarks run and say what they should; their times are not judged here."""
 
 import json
 import math
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors import safe_open
 
+from benchmarks.chaos import plan_kills
+from benchmarks.cluster import SIGMA, before_drain, best_possible, seconds_of
 from benchmarks.models import Shape, save_models
 from benchmarks.processes import run
 from benchmarks.recipes import MERGEKIT, draw, moved_bytes
@@ -138,3 +142,56 @@ def test_peak_is_the_childs_own():
 def test_a_failing_process_is_an_error_with_its_last_words():
     with pytest.raises(RuntimeError, match=r"ended with 3:\nlast words"):
         run([sys.executable, "-c", "import sys; sys.stderr.write('last words'); sys.exit(3)"], 1)
+
+
+def test_cluster_line_has_both_schedules_on_real_workers():
+    options = ["--workers", "4", "--median", "0.05", "--barrier-rounds", "4", "--rounds", "10"]
+    command = [sys.executable, "-m", "benchmarks.cluster", *options]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=300, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (only,) = done.stdout.splitlines()
+    figures = json.loads(only)["workers"]["4"]
+    assert figures["asynchronous"]["evaluations"] == 40
+    barred = figures["generational"]
+    # whole generations only: one cut short would have no barrier at its end
+    assert {name: f["evaluations"] for name, f in barred.items()} == {
+        "population_4": 16,
+        "population_32": 32,
+    }
+    for search in (figures["asynchronous"], *barred.values()):
+        assert 0 < search["utilisation"] <= 1
+        assert search["driver_ms"] > 0
+    assert set(figures["ratio"]) == set(barred)
+
+
+def test_evaluation_times_are_log_normal_and_follow_from_the_hash():
+    hashes = [f"{number * 2654435761 % 2**48:012x}" for number in range(4000)]
+    logs = [math.log(seconds_of(each, 3.0)) for each in hashes]
+    mean = sum(logs) / len(logs)
+    assert mean == pytest.approx(math.log(3.0), abs=0.03)
+    spread = math.sqrt(sum((value - mean) ** 2 for value in logs) / len(logs))
+    assert spread == pytest.approx(SIGMA, rel=0.05)
+    assert seconds_of(hashes[7], 3.0) == seconds_of(hashes[7], 3.0) == 3 * seconds_of(hashes[7], 1)
+
+
+def test_utilisation_by_hand():
+    """Two workers: 2 s and 4 s from 0, 2 s from 3 (a second late). The last hand-out is at 3 s."""
+    assert before_drain([0.0, 0.0, 3.0], [2.0, 4.0, 2.0], 2) == pytest.approx((2 + 3) / 6)
+    assert best_possible([2.0, 4.0, 2.0], 2) == 1.0
+    assert best_possible([1.0, 1.0, 2.0], 2) == pytest.approx(4 / 6)
+
+
+def test_kills_are_apart_and_drivers_die_in_the_middle():
+    """Two kills close together could hit a candidate three times: it would be recorded as lost."""
+    kills = plan_kills(100, 8, 2, random.Random(3))
+    moments = [moment for moment, _ in kills]
+    assert min(b - a for a, b in pairwise(moments)) >= 4
+    assert moments[0] > 0
+    assert moments[-1] < 98
+    assert [round(moment / 33) for moment, who in kills if who == "driver"] == [1, 2]
+    assert sum(who == "evaluator" for _, who in kills) == 8
+    assert plan_kills(100, 8, 2, random.Random(3)) == kills
+    with pytest.raises(ValueError, match="use fewer"):
+        plan_kills(20, 8, 2, random.Random(3))

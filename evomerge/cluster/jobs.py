@@ -1,8 +1,8 @@
 """Jobs, the protocol of those who run them, and the rule by which they are tried again."""
 
 import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -20,8 +20,23 @@ frozen dataclass with `__call__`."""
 USER_ERRORS = (InputError, FitnessError)
 """What a user has to mend: raised to the driver, where anything else is retried."""
 
-ATTEMPTS = 2
-"""How often a job is tried before its failure is recorded."""
+TRIES: Mapping[Outcome, int] = {
+    Outcome.SCORED: 1,
+    Outcome.INVALID_RECIPE: 1,
+    Outcome.CANCELLED: 1,
+    # A merge is arithmetic: the same files give the same NaN. Once more, elsewhere, tells that from
+    # a bad disk; a third try would tell nothing new.
+    Outcome.MERGE_FAILED: 2,
+    Outcome.SCORING_FAILED: 3,
+    Outcome.OUT_OF_MEMORY: 3,
+    Outcome.TIMED_OUT: 3,
+    Outcome.WORKER_LOST: 3,
+}
+"""How often a job is tried, at most, before such an outcome is recorded."""
+
+NODE_LOSSES = 10
+"""How many machines may leave from under a job before that costs it a try: it is not the candidate's
+doing, unless it happens every time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +59,16 @@ class Executor(Protocol):
 
     @property
     def workers(self) -> int:
-        """How many jobs can run at once."""
+        """How many jobs can run at once; on a cluster whose nodes come and go it changes."""
         ...
 
     def run(self, jobs: Iterable[Job | None]) -> Iterator[tuple[Job, Evaluation]]:
         """Every job with its evaluation, in the order in which they finish.
 
         Args:
-            jobs: pulled one at a time, only when an evaluator is free for it. None means "nothing
-                until another result is in", so that a driver can ask the next generation before
-                the last candidate of this one is done.
+            jobs: pulled one at a time, when an evaluator is free for it (and a single one ahead while
+                none is even at work). None means "nothing until another result is in", so that a
+                driver can ask the next generation before the last candidate of this one is done.
 
         Raises:
             InputError, FitnessError: an evaluator could not be built, and the user has to mend it.
@@ -77,34 +92,76 @@ class EvaluatorCallError(Exception):
     Args:
         outcome: how to record it.
         reason: a sentence.
-        cause: the exception, if the evaluator raised one.
+        cause: the error that the user has to mend, if it was one.
+        node_lost: the evaluator's machine left, through nobody's fault.
     """
 
-    def __init__(self, outcome: Outcome, reason: str, cause: BaseException | None = None) -> None:
+    def __init__(
+        self,
+        outcome: Outcome,
+        reason: str,
+        cause: BaseException | None = None,
+        *,
+        node_lost: bool = False,
+    ) -> None:
         self.outcome, self.reason, self.cause = outcome, reason, cause
+        self.node_lost = node_lost
         super().__init__(f"{outcome.value}: {reason}")
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A job being tried for the `number`-th time, from 1."""
+    """A job being tried.
+
+    Attributes:
+        job: what to do.
+        number: of the try, from 1.
+        tried: names of evaluators, and ids of nodes, that it was tried on.
+        nodes_lost: machines that left while they worked on it.
+        since: when it began to wait for another try, in seconds of `time.monotonic`.
+    """
 
     job: Job
     number: int = 1
+    tried: frozenset[str] = frozenset()
+    nodes_lost: int = 0
+    since: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A try that is over.
+
+    Attributes:
+        attempt: what was tried.
+        evaluation: what came of it.
+        where: name of the evaluator and id of its node.
+        final: not to be tried again, whatever the outcome.
+        node_lost: it ended because the machine left.
+    """
+
+    attempt: Attempt
+    evaluation: Evaluation
+    where: frozenset[str] = frozenset()
+    final: bool = False
+    node_lost: bool = False
 
 
 class JobQueue:
-    """Jobs still to be tried: first those that failed once, then the ones of `jobs`, lazily."""
+    """Jobs still to be tried: those that `waiting` holds, then the ones of `jobs`, lazily.
+
+    Attributes:
+        waiting: jobs that were pulled already, most of them to be tried again.
+        ended: `jobs` has no more.
+    """
 
     def __init__(self, jobs: Iterable[Job | None]) -> None:
         self._jobs = iter(jobs)
-        self._again: deque[Attempt] = deque()
+        self.waiting: list[Attempt] = []
         self.ended = False
 
-    def pull(self) -> Attempt | None:
-        """The next job; None if there is none now, for good if `ended`."""
-        if self._again:
-            return self._again.popleft()
+    def fresh(self) -> Attempt | None:
+        """The next of `jobs`; None if there is none now, for good if `ended`."""
         if self.ended:
             return None
         try:
@@ -114,12 +171,26 @@ class JobQueue:
             return None
         return None if job is None else Attempt(job)
 
-    def settled(self, attempt: Attempt, evaluation: Evaluation) -> bool:
-        """Whether `evaluation` is the job's last word; if not, the job is queued again."""
-        if attempt.number >= ATTEMPTS or not worth_retrying(evaluation.outcome):
+    def settled(self, ended: Ended) -> bool:
+        """Whether this was the job's last try; if not, it waits for another."""
+        attempt, evaluation = ended.attempt, ended.evaluation
+        excused = ended.node_lost and attempt.nodes_lost < NODE_LOSSES
+        if not excused and (ended.final or attempt.number >= TRIES[evaluation.outcome]):
             return True
-        logger.warning("job %d: %s: %s; trying again", attempt.job.number, *_told(evaluation))
-        self._again.append(replace(attempt, number=attempt.number + 1))
+        logger.warning(
+            "job %d: %s: %s; trying again",
+            attempt.job.number,
+            evaluation.outcome.value,
+            evaluation.reason,
+        )
+        again = replace(
+            attempt,
+            number=attempt.number + (not excused),
+            tried=attempt.tried | ended.where,
+            nodes_lost=attempt.nodes_lost + excused,
+            since=time.monotonic(),
+        )
+        self.waiting.append(again)
         return False
 
     def require_progress(self) -> None:
@@ -130,15 +201,7 @@ class JobQueue:
             )
 
 
-def worth_retrying(outcome: Outcome) -> bool:
-    """Whether a second try could end otherwise."""
-    return outcome not in (Outcome.SCORED, Outcome.INVALID_RECIPE, Outcome.CANCELLED)
-
-
-def raised(error: BaseException) -> str:
-    """The reason of an evaluation that ended in an exception."""
-    return f"the evaluator raised {type(error).__name__}: {error}"
-
-
-def _told(evaluation: Evaluation) -> tuple[str, str]:
-    return evaluation.outcome.value, evaluation.reason
+def worker_name(evaluator: str, host: str) -> str:
+    """`evaluator-3@host`: who did it, in records and reports; the host without its domain."""
+    numeric = host.replace(".", "").isdigit()
+    return f"{evaluator}@{host if numeric else host.split('.', 1)[0]}"

@@ -1,205 +1,234 @@
 """Evaluators in Ray actors: one job in flight on each, replaced when they die or overrun."""
 
 import logging
+import math
+import os
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Literal
 
 from evomerge.cluster.jobs import (
-    USER_ERRORS,
     Attempt,
+    Ended,
     EvaluatorBuildError,
     EvaluatorCallError,
     Job,
     JobQueue,
     MakeEvaluator,
+    worker_name,
 )
+from evomerge.cluster.slots import ELSEWHERE_SECONDS, Phase, Slot, suited
+from evomerge.cluster.stragglers import Stragglers
 from evomerge.evaluation import Evaluation, Outcome
 
 logger = logging.getLogger(__name__)
 
-_BUILDS = 3
-"""How often in a row an evaluator may fail to be built."""
+_DOUBTS = 3
+"""After so many failures in a row, of whatever candidates, an evaluator is replaced."""
 
-
-@dataclass(slots=True, eq=False)
-class _Slot:
-    """A place for one evaluator.
-
-    `call` is what its actor works on: an attempt if there is one, else the build. Without a call it
-    is idle, without an actor it has been given up.
-    """
-
-    name: str
-    actor: Any = None
-    call: Any = None
-    attempt: Attempt | None = None
-    since: float = 0.0
-    failed_builds: int = 0
+_DOUBTFUL = (Outcome.SCORING_FAILED, Outcome.OUT_OF_MEMORY)
+"""Failures that may be the evaluator's own fault though it did not break."""
 
 
 class RayExecutor:
     """Evaluators as Ray actors, on this machine or on a cluster.
 
-    A job whose evaluator dies, raises or overruns the deadline gets a second try on a fresh one (as
-    does a job that failed by itself); the second failure is its evaluation. The dead are replaced.
-    An evaluator that cannot be built three times in a row is given up; the others work on.
+    A job that fails is tried again, elsewhere if there is an elsewhere (`jobs.TRIES` times at most);
+    the last failure is its evaluation. An evaluator that dies, raises or overruns a deadline is
+    replaced; so is one that fails at several jobs in a row. One that cannot be built three times in
+    a row is given up; the others work on.
+
+    On a cluster nodes may come and go. A job whose node left is tried elsewhere, and that does not
+    count as a try; with `auto`, evaluators are added where nodes join.
 
     Args:
         make_evaluator: builds an evaluator in its actor; has to be picklable.
         address: `local`, or a cluster's (see `RaySession`).
-        evaluators: how many, or `auto`: one per GPU (or share) if they take GPUs, else per core(s).
+        evaluators: how many, or `auto`: one per GPU (or share) if they take GPUs, else per core(s);
+            on a cluster that is not `local`, also of nodes that join later.
         cpus_per_evaluator: cores, also its number of threads; greater than 0.
-        gpus_per_evaluator: GPUs, 0 or more; fractions share one.
+        gpus_per_evaluator: GPUs, 0 or more; fractions share one; `auto`: `tensor_parallel` if the
+            cluster has GPUs and `device` is not `cpu`, else 0.
+        tensor_parallel: GPUs that one model is spread over, at least 1; on one node.
+        device: what the engine is to run on: `auto`, `cpu`, `cuda` or `cuda:N`.
         deadline_seconds: an evaluation that takes longer is killed; None: never.
+        build_seconds: so is a build, counted from when its actor has started; None: never.
+        straggler: an evaluation that takes more than this many times the median of the last ones on
+            its split (once 8 are finished) is killed too and recorded as timed out, without another
+            try; greater than 1. An evaluator's first one is spared, as it warms up. None: never.
+        connected: called once Ray is connected; what it gives is used instead of `make_evaluator`
+            (files to fetch can only then be offered).
 
     Raises:
-        InputError: no such cluster, or no room on it.
+        InputError: no such cluster, no room on it, or no GPU for an engine that needs one.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (the run file's sections)
         self,
         make_evaluator: MakeEvaluator,
         *,
         address: str = "local",
         evaluators: int | Literal["auto"] = "auto",
         cpus_per_evaluator: float = 1.0,
-        gpus_per_evaluator: float = 0.0,
+        gpus_per_evaluator: float | Literal["auto"] = "auto",
+        tensor_parallel: int = 1,
+        device: str = "auto",
         deadline_seconds: float | None = None,
+        build_seconds: float | None = 1800.0,
+        straggler: float | None = None,
+        connected: Callable[[], MakeEvaluator] | None = None,
     ) -> None:
-        from evomerge.cluster.ray_session import RaySession, evaluators_wanted
+        # Ray would tell of dead workers on stdout, which belongs to `--json`; we do, in the log.
+        os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
+        from evomerge.cluster.crew import Crew
+        from evomerge.cluster.ray_session import RaySession
+        from evomerge.cluster.room import share_wanted
 
         self._deadline = deadline_seconds
-        self._cpus, self._gpus = cpus_per_evaluator, gpus_per_evaluator
-        self._slots: list[_Slot] = []
+        self._stragglers = Stragglers(straggler)
         self._session = RaySession(address)
         try:
-            count = evaluators_wanted(evaluators, self._cpus, self._gpus)
-            self._make_evaluator = self._session.shared(make_evaluator)
-            self._slots = [_Slot(f"evaluator-{index}") for index in range(count)]
-            for slot in self._slots:
-                self._start(slot)
+            nodes = list(self._session.nodes().values())
+            share = share_wanted(
+                nodes, cpus_per_evaluator, gpus_per_evaluator, tensor_parallel, device
+            )
+            # kept: what evaluators fetch from lives as long as this refers to it
+            self._make_evaluator = connected() if connected else make_evaluator
+            self._crew = Crew(
+                self._session,
+                self._session.shared(self._make_evaluator),
+                evaluators,
+                share,
+                build_seconds,
+                elastic=address != "local",
+            )
         except BaseException:
-            self.close()
+            self._session.close()
             raise
 
     @property
     def workers(self) -> int:
-        """How many evaluators there are, those being built included."""
-        return sum(slot.actor is not None for slot in self._slots)
+        """Evaluators that work or are being built; on a cluster it changes with the nodes."""
+        return self._crew.workers
 
     def run(self, jobs: Iterable[Job | None]) -> Iterator[tuple[Job, Evaluation]]:
         """Every job with its evaluation, as they finish (see `Executor.run`)."""
-        if self.workers == 0:
+        if self._crew.given_up:
             raise EvaluatorBuildError("no evaluator is left to run jobs on")
-        self._abandon_unfinished()
+        for slot in self._crew.working():
+            self._crew.replace(slot)  # on a job of a run that its caller did not exhaust
         queue = JobQueue(jobs)
         while True:
             self._hand_out(queue)
-            if not any(slot.attempt for slot in self._slots) and self._idle():
+            if not queue.waiting and not self._crew.working():
                 if queue.ended:
                     return
                 queue.require_progress()
-            for attempt, evaluation in self._finished():
-                if queue.settled(attempt, evaluation):
-                    yield attempt.job, evaluation
+            for ended in self._happened(queue):
+                if queue.settled(ended):
+                    yield ended.attempt.job, ended.evaluation
 
     def close(self) -> None:
         """Close idle evaluators, kill the rest, and stop Ray if it was started here."""
-        idle = [slot.actor for slot in self._idle()]
-        busy = [slot.actor for slot in self._slots if slot.call is not None]
-        self._slots = []
-        self._session.close(idle, busy)
-
-    def _idle(self) -> list[_Slot]:
-        return [slot for slot in self._slots if slot.actor is not None and slot.call is None]
+        self._session.close(*self._crew.close())
 
     def _hand_out(self, queue: JobQueue) -> None:
-        for slot in self._idle():
-            attempt = queue.pull()
+        """Jobs to the idle: first those that wait, then new ones."""
+        now = time.monotonic()
+        for attempt in list(queue.waiting):
+            slot = suited(attempt, self._crew.slots, now)
+            if slot is not None:
+                queue.waiting.remove(attempt)
+                self._give(slot, attempt)
+        for slot in self._crew.idle():
+            attempt = queue.fresh()
             if attempt is None:
                 return
-            slot.attempt, slot.since = attempt, time.monotonic()
-            slot.call = slot.actor.evaluate.remote(attempt.job.recipe, attempt.job.split)
+            self._give(slot, attempt)
+        if not queue.waiting and not self._crew.working():
+            # Nobody is even at work: look whether there is any job before waiting for evaluators.
+            attempt = queue.fresh()
+            if attempt is not None:
+                queue.waiting.append(attempt)
 
-    def _finished(self) -> list[tuple[Attempt, Evaluation]]:
-        """Wait for something to happen; the attempts that ended by it, maybe none."""
-        calls = {slot.call: slot for slot in self._slots if slot.call is not None}
-        ended = [calls[call] for call in self._session.ended(list(calls), self._patience())]
-        attempts = []
-        for slot in ended + [slot for slot in self._overdue() if slot not in ended]:
-            attempt = slot.attempt
-            if attempt is None:
-                self._finish_build(slot)
-                continue
-            evaluation = self._collect(slot) if slot in ended else self._time_out(slot)
-            attempts.append((attempt, replace(evaluation, worker=slot.name)))
-        return attempts
+    def _give(self, slot: Slot, attempt: Attempt) -> None:
+        slot.phase, slot.attempt, slot.since = Phase.WORKING, attempt, time.monotonic()
+        slot.call = self._session.evaluate(slot.actor, attempt.job)
 
-    def _patience(self) -> float | None:
-        """Seconds until the next deadline; None: no deadline."""
-        started = [slot.since for slot in self._slots if slot.attempt]
-        if self._deadline is None or not started:
-            return None
-        return max(0.0, min(started) + self._deadline - time.monotonic())
-
-    def _overdue(self) -> list[_Slot]:
-        if self._deadline is None:
-            return []
+    def _happened(self, queue: JobQueue) -> Iterator[Ended]:
+        """Wait for something to happen; the tries that ended by it, maybe none."""
+        look = self._crew.look(time.monotonic())
+        calls = {slot.call: slot for slot in self._crew.slots if slot.call is not None}
+        patience = self._patience(queue, look)
+        ready = [calls[call] for call in self._session.ended(list(calls), patience)]
         now = time.monotonic()
-        return [s for s in self._slots if s.attempt and now - s.since >= self._deadline]
+        late = [slot for slot in calls.values() if slot not in ready and self._due(slot) <= now]
+        builds = [slot for slot in (*ready, *late) if slot.attempt is None]
+        for slot in ready:
+            if slot.attempt is not None:
+                yield self._collect(slot, slot.attempt)
+        for slot in late:
+            if slot.attempt is not None:
+                yield self._cut_off(slot, slot.attempt)
+        for slot in builds:  # last, as it may raise: no result is to be lost by that
+            if slot in ready:
+                self._crew.advance(slot)
+            else:
+                self._crew.overdue(slot)
 
-    def _collect(self, slot: _Slot) -> Evaluation:
+    def _patience(self, queue: JobQueue, look: float) -> float:
+        """Seconds to wait for a call to end before there is something else to do."""
+        now = time.monotonic()
+        until = min([now + look, *(self._due(slot) for slot in self._crew.slots)])
+        if self._crew.idle():
+            until = min([until, *(wait.since + ELSEWHERE_SECONDS for wait in queue.waiting)])
+        return max(0.0, until - now)
+
+    def _due(self, slot: Slot) -> float:
+        """When the slot's call is overdue, in seconds of `time.monotonic`; infinity: never."""
+        if slot.attempt is None:
+            return self._crew.due(slot)
+        limits = [math.inf if self._deadline is None else self._deadline]
+        if slot.finished:
+            limits.append(self._stragglers.limit(slot.attempt.job.split))
+        return slot.since + min(limits)
+
+    def _collect(self, slot: Slot, attempt: Attempt) -> Ended:
         """What the slot's call came to; the slot is idle afterwards, or has a fresh evaluator."""
+        seconds = time.monotonic() - slot.since
         try:
             evaluation: Evaluation = self._session.result(slot.call)
         except EvaluatorCallError as failure:
-            self._replace(slot)
-            return Evaluation(failure.outcome, failure.reason)
-        slot.call = slot.attempt = None
-        return evaluation
+            ended = _ended(slot, attempt, Evaluation(failure.outcome, failure.reason))
+            self._crew.replace(slot)
+            return replace(ended, node_lost=failure.node_lost)
+        ended = _ended(slot, attempt, evaluation)
+        slot.phase, slot.call, slot.attempt = Phase.IDLE, None, None
+        slot.finished += 1
+        if evaluation.scored:
+            self._stragglers.finished(attempt.job.split, seconds)
+            slot.failures = 0
+        elif evaluation.outcome in _DOUBTFUL:
+            slot.failures += 1
+        if slot.failures >= _DOUBTS:
+            logger.warning("%s failed %d times in a row; replacing it", slot.name, slot.failures)
+            self._crew.replace(slot)
+        return ended
 
-    def _time_out(self, slot: _Slot) -> Evaluation:
-        self._replace(slot)
-        reason = f"not done after {self._deadline:g} s; its evaluator was killed"
-        return Evaluation(Outcome.TIMED_OUT, reason)
-
-    def _finish_build(self, slot: _Slot) -> None:
-        try:
-            self._session.result(slot.call)
-        except EvaluatorCallError as failure:
-            if isinstance(failure.cause, USER_ERRORS):
-                raise failure.cause from None
-            self._build_failed(slot, failure.reason)
+    def _cut_off(self, slot: Slot, attempt: Attempt) -> Ended:
+        """Kill an evaluator that takes too long."""
+        seconds = time.monotonic() - slot.since
+        hung = self._deadline is not None and seconds >= self._deadline
+        if hung:
+            reason = f"not done after {self._deadline:g} s; its evaluator was killed"
         else:
-            slot.call, slot.failed_builds = None, 0
+            reason = self._stragglers.told(attempt.job.split, seconds)
+        ended = _ended(slot, attempt, Evaluation(Outcome.TIMED_OUT, reason))
+        self._crew.replace(slot)
+        return replace(ended, final=not hung)
 
-    def _build_failed(self, slot: _Slot, reason: str) -> None:
-        slot.failed_builds += 1
-        logger.warning("%s could not be built (%d): %s", slot.name, slot.failed_builds, reason)
-        if slot.failed_builds < _BUILDS:
-            self._replace(slot)
-            return
-        self._kill(slot)
-        if self.workers == 0:
-            raise EvaluatorBuildError(f"{slot.name} could not be built {_BUILDS} times: {reason}")
 
-    def _start(self, slot: _Slot) -> None:
-        slot.actor = self._session.actor(self._make_evaluator, self._cpus, self._gpus)
-        slot.call = slot.actor.build.remote()
-
-    def _kill(self, slot: _Slot) -> None:
-        if slot.actor is not None:
-            self._session.kill(slot.actor)
-        slot.actor = slot.call = slot.attempt = None
-
-    def _replace(self, slot: _Slot) -> None:
-        self._kill(slot)
-        self._start(slot)
-
-    def _abandon_unfinished(self) -> None:
-        """Jobs of a `run` that its caller did not exhaust: nobody waits for them."""
-        for slot in self._slots:
-            if slot.attempt is not None:
-                self._replace(slot)
+def _ended(slot: Slot, attempt: Attempt, evaluation: Evaluation) -> Ended:
+    evaluation = replace(evaluation, worker=worker_name(slot.name, slot.host))
+    return Ended(attempt, evaluation, frozenset((slot.name, slot.node)))

@@ -1,22 +1,25 @@
-"""All that is asked of Ray: a connection, room for evaluators, actors and their calls."""
+"""All that is asked of Ray: a connection, its nodes, actors and their calls."""
 
 import logging
-import math
 import os
+import pickle
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import ray
-from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayError, RayTaskError
 
-from evomerge.cluster.jobs import USER_ERRORS, EvaluatorCallError, MakeEvaluator, raised
-from evomerge.evaluation import Evaluation, Evaluator, Outcome
+from evomerge.cluster.failures import Failure, raised
+from evomerge.cluster.guardian import Guardian
+from evomerge.cluster.jobs import USER_ERRORS, EvaluatorCallError, Job, MakeEvaluator
+from evomerge.cluster.ray_actor import EvaluatorActor
+from evomerge.cluster.room import Resources, Share
+from evomerge.evaluation import Outcome
 from search_spaces.errors import InputError
-from search_spaces.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
@@ -29,35 +32,21 @@ _ANSWER_SECONDS = 10.0
 _CLOSING_SECONDS = 5.0
 """How long idle evaluators get to close by themselves before they are killed."""
 
+_FETCH_SECONDS = 60.0
+"""How long the value of a call that ended may take to arrive; it lies on the evaluator's node, which
+may be gone by now."""
 
-class EvaluatorActor:
-    """What runs in a Ray actor: an evaluator, built apart from the actor so that a failure to build
-    it reaches the driver as the exception it was."""
+_NODE_DIED = "its node has died"
+"""How Ray says it (there is no field that does)."""
 
-    def __init__(self, make_evaluator: MakeEvaluator) -> None:
-        self._make_evaluator = make_evaluator
-        self._evaluator: Evaluator | None = None
-
-    def build(self) -> None:
-        """Build the evaluator."""
-        self._evaluator = self._make_evaluator()
-
-    def evaluate(self, recipe: Recipe, split: str) -> Evaluation:
-        """Judge `recipe` on `split`."""
-        assert self._evaluator is not None, "evaluate() called before build()"
-        return self._evaluator.evaluate(recipe, split)
-
-    def close(self) -> None:
-        """Free the evaluator."""
-        if self._evaluator is not None:
-            self._evaluator.close()
-
-
-_REMOTE_ACTOR: Any = ray.remote(EvaluatorActor)
+_REMOTE_ACTOR: Any = ray.remote(max_restarts=0, max_task_retries=0)(EvaluatorActor)
 
 
 class RaySession:
     """Ray for this process. What it started it also stops; a Ray that ran before stays.
+
+    A Ray started here ends with this process, however that ends (see `Guardian`). On a joined
+    cluster Ray ends the actors of a driver that is gone, and what these started.
 
     Args:
         address: `local` starts Ray here; `auto`, `HOST:PORT` or `ray://HOST:PORT` joins a cluster.
@@ -70,6 +59,7 @@ class RaySession:
     def __init__(self, address: str) -> None:
         self._owned = not ray.is_initialized()
         self._folder: str | None = None
+        self._guardian: Guardian | None = None
         if not self._owned:
             return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -91,25 +81,50 @@ class RaySession:
             object_store_memory=_OBJECT_STORE_BYTES,
             _temp_dir=self._folder,
         )
+        # .../session_TIME_PID/sockets/plasma_store
+        session = Path(ray.nodes()[0]["ObjectStoreSocketName"]).parents[1]
+        self._guardian = Guardian(session, self._folder)
+
+    def nodes(self) -> Mapping[str, Resources]:
+        """The cluster's nodes that are alive: id -> resources."""
+        return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
 
     def shared(self, make_evaluator: MakeEvaluator) -> Any:
         """`make_evaluator`, pickled once for every actor to fetch."""
         return ray.put(make_evaluator)
 
-    def actor(self, make_evaluator: Any, cpus: float, gpus: float) -> Any:
-        """A new actor for one evaluator, with as many threads as cores; to be built by a call.
+    def actor(self, make_evaluator: Any, share: Share) -> Any:
+        """A new actor for one evaluator, as soon as one node has room for all of its share.
+
+        Its resources are the actor's own, not a placement group's: a group of one bundle would
+        reserve the same on one node, but outlive its actor.
 
         Args:
             make_evaluator: what `shared` returned.
-            cpus, gpus: what Ray reserves for it.
+            share: what Ray reserves for it; as many threads as cores, no GPU but its own.
         """
-        threads = str(max(1, int(cpus)))
+        threads = str(max(1, int(share.cpus)))
         environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-        options = {"num_cpus": cpus, "num_gpus": gpus, "runtime_env": {"env_vars": environment}}
-        return _REMOTE_ACTOR.options(**options).remote(make_evaluator)
+        if not share.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides GPUs only from who reserves some
+        return _REMOTE_ACTOR.options(
+            num_cpus=share.cpus, num_gpus=share.gpus, runtime_env={"env_vars": environment}
+        ).remote(make_evaluator)
 
-    def ended(self, calls: Sequence[Any], timeout: float | None) -> list[Any]:
-        """Those of `calls` that ended, at least one unless `timeout` seconds pass (None: never)."""
+    def where(self, actor: Any) -> Any:
+        """The call that ends with the actor's `Place` once it has started."""
+        return actor.where.remote()
+
+    def build(self, actor: Any) -> Any:
+        """The call that builds the actor's evaluator."""
+        return actor.build.remote()
+
+    def evaluate(self, actor: Any, job: Job) -> Any:
+        """The call that evaluates `job`; pickled in C, which takes half the time of Ray's own."""
+        return actor.evaluate.remote(pickle.dumps(job.recipe, protocol=5), job.split)
+
+    def ended(self, calls: Sequence[Any], timeout: float) -> list[Any]:
+        """Those of `calls` that ended, at least one unless `timeout` seconds pass."""
         ready, _ = ray.wait(list(calls), num_returns=1, timeout=timeout)
         if ready:
             # A second look, so that one busy evaluator cannot hide the others.
@@ -123,7 +138,7 @@ class RaySession:
             EvaluatorCallError: it ended without one.
         """
         try:
-            return ray.get(call)
+            value = ray.get(call, timeout=_FETCH_SECONDS)
         except RayTaskError as error:
             cause = error.cause or error
             if not isinstance(cause, USER_ERRORS):
@@ -132,7 +147,13 @@ class RaySession:
         except OutOfMemoryError as error:
             raise EvaluatorCallError(Outcome.OUT_OF_MEMORY, _sentence(error)) from None
         except RayError as error:
-            raise EvaluatorCallError(Outcome.WORKER_LOST, _sentence(error)) from None
+            lost = isinstance(error, ActorDiedError) and _NODE_DIED in str(error)
+            reason = _sentence(error)
+            raise EvaluatorCallError(Outcome.WORKER_LOST, reason, node_lost=lost) from None
+        if isinstance(value, Failure):
+            logger.warning("%s", value.traceback)
+            raise EvaluatorCallError(value.outcome, value.reason)
+        return value
 
     def kill(self, actor: Any) -> None:
         """End an actor's process at once, whatever it is doing."""
@@ -153,57 +174,10 @@ class RaySession:
                 ray.kill(actor)
             if self._owned:
                 ray.shutdown()
+        if self._guardian is not None:
+            self._guardian.dismiss()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def evaluators_wanted(evaluators: int | Literal["auto"], cpus: float, gpus: float) -> int:
-    """How many evaluators to start on the connected cluster.
-
-    Args:
-        evaluators: a number, or `auto`: as many as fit.
-        cpus: cores per evaluator, greater than 0.
-        gpus: GPUs per evaluator, 0 or more; a fraction shares a GPU.
-
-    Raises:
-        InputError: a number out of range, or more than the cluster has room for.
-    """
-    if not cpus > 0:
-        raise _refusal("cpus_per_evaluator", cpus, "it is greater than 0", "use 1")
-    if not gpus >= 0:
-        raise _refusal("gpus_per_evaluator", gpus, "it is 0 or greater", "use 0 without GPUs")
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    room = capacity(nodes, cpus, gpus)
-    wanted = max(room, 1) if evaluators == "auto" else int(evaluators)
-    if wanted < 1:
-        raise _refusal("evaluators", wanted, "it is at least 1", "use 'auto'")
-    if wanted > room:
-        cores, cards = (sum(n.get(kind, 0) for n in nodes) for kind in ("CPU", "GPU"))
-        each = f"{cpus:g} CPU(s) and {gpus:g} GPU(s) each"
-        raise InputError(
-            f"{wanted} evaluator(s) of {each}",
-            f"the cluster has {cores:g} CPU(s) and {cards:g} GPU(s) on {len(nodes)} node(s), room "
-            f"for {room}",
-            "cluster.evaluators",
-            "ask for fewer evaluators or for less per evaluator, or add nodes",
-        )
-    return wanted
-
-
-def capacity(nodes: Iterable[Mapping[str, float]], cpus: float, gpus: float) -> int:
-    """How many evaluators fit, none across two nodes.
-
-    Args:
-        nodes: resources of each node (`CPU`, `GPU`).
-        cpus, gpus: what an evaluator takes of each; `cpus` greater than 0.
-    """
-
-    def fitting(node: Mapping[str, float]) -> int:
-        wants = [("CPU", cpus)] + ([("GPU", gpus)] if gpus > 0 else [])
-        # 1e-9: 0.3 / 0.1 is 2.9999999999999996.
-        return min(math.floor(node.get(kind, 0) / amount + 1e-9) for kind, amount in wants)
-
-    return sum(fitting(node) for node in nodes)
 
 
 def _join(address: str) -> None:
@@ -220,10 +194,6 @@ def _join(address: str) -> None:
             "cluster.address",
             "start one with `ray start --head`, or use `local`",
         ) from error
-
-
-def _refusal(name: str, value: Any, rule: str, remedy: str) -> InputError:
-    return InputError(f"{name} = {value}", rule, f"cluster.{name}", remedy)
 
 
 def _sentence(error: RayError) -> str:

@@ -1,12 +1,14 @@
 """The executor that needs no Ray: one evaluator in this process."""
 
 import logging
+import socket
 import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from evomerge.cluster.jobs import Job, JobQueue, MakeEvaluator, raised
-from evomerge.evaluation import Evaluation, Evaluator, Outcome
+from evomerge.cluster.failures import outcome_of, raised
+from evomerge.cluster.jobs import Ended, Job, JobQueue, MakeEvaluator, worker_name
+from evomerge.evaluation import Evaluation, Evaluator
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +23,7 @@ class SerialExecutor:
     def __init__(self, make_evaluator: MakeEvaluator) -> None:
         self._make_evaluator = make_evaluator
         self._evaluator: Evaluator | None = None
+        self._name = worker_name("evaluator-0", socket.gethostname())
 
     @property
     def workers(self) -> int:
@@ -31,14 +34,14 @@ class SerialExecutor:
         """Every job with its evaluation, in their order (see `Executor.run`)."""
         queue = JobQueue(jobs)
         while True:
-            attempt = queue.pull()
+            attempt = queue.waiting.pop() if queue.waiting else queue.fresh()
             if attempt is None:
                 if queue.ended:
                     return
                 queue.require_progress()
                 continue
             evaluation = self._evaluate(attempt.job)
-            if queue.settled(attempt, evaluation):
+            if queue.settled(Ended(attempt, evaluation)):
                 yield attempt.job, evaluation
 
     def close(self) -> None:
@@ -55,8 +58,8 @@ class SerialExecutor:
         except Exception as error:  # boundary: a bug in an evaluator must not end the run
             logger.warning("job %d: %s", job.number, traceback.format_exc())
             self._discard()
-            evaluation = Evaluation(Outcome.SCORING_FAILED, raised(error))
-        return replace(evaluation, worker="evaluator-0")
+            evaluation = Evaluation(outcome_of(error), raised(error))
+        return replace(evaluation, worker=self._name)
 
     def _discard(self) -> None:
         """Drop an evaluator that raised: its state is unknown, so closing it may fail too."""

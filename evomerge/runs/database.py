@@ -14,12 +14,16 @@ from evomerge.evaluation import Evaluation, Outcome
 from fitness.estimate import Estimate
 from search_spaces.errors import InputError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
 class CandidateRow:
-    """What a searcher asked for: a row of `candidates`."""
+    """What a searcher asked for: a row of `candidates`.
+
+    `told` and `asked` are those of an asynchronous phase: its place in the order of telling, from 0,
+    and how many candidates had been asked when it was told.
+    """
 
     phase: str
     id: int
@@ -27,6 +31,8 @@ class CandidateRow:
     genome: tuple[Any, ...]
     recipe_hash: str
     cached: bool
+    told: int = 0
+    asked: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,22 +191,21 @@ class Database:
             if evaluation is not None:
                 _insert_evaluation(connection, recipe_hash, split, evaluation)
             connection.executemany(
-                "INSERT INTO candidates VALUES (?, ?, ?, ?, ?, ?)",
-                [
-                    (c.phase, c.id, c.generation, _json(c.genome), c.recipe_hash, int(c.cached))
-                    for c in candidates
-                ],
+                "INSERT INTO candidates VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [_columns(row) for row in candidates],
             )
 
     def candidates(self, phase: str) -> dict[int, CandidateRow]:
         """The recorded candidates of a phase by id."""
         rows = self._connection.execute(
-            "SELECT phase, id, generation, genome, recipe_hash, cached FROM candidates"
+            "SELECT phase, id, generation, genome, recipe_hash, cached, told, asked FROM candidates"
             " WHERE phase = ? ORDER BY id",
             (phase,),
         )
         return {
-            r[1]: CandidateRow(r[0], r[1], r[2], tuple(json.loads(r[3])), r[4], bool(r[5]))
+            r[1]: CandidateRow(
+                r[0], r[1], r[2], tuple(json.loads(r[3])), r[4], bool(r[5]), r[6], r[7]
+            )
             for r in rows
         }
 
@@ -257,6 +262,12 @@ def _evaluation(row: Sequence[Any]) -> Evaluation:
         score_seconds=row[4],
         worker=row[5],
     )
+
+
+def _columns(row: CandidateRow) -> tuple[Any, ...]:
+    genome = _json(row.genome)
+    asked_for = (row.phase, row.id, row.generation, genome, row.recipe_hash)
+    return (*asked_for, int(row.cached), row.told, row.asked)
 
 
 def _short(score: float) -> float | int:

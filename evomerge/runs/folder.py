@@ -4,7 +4,7 @@ import fcntl
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +17,7 @@ from evomerge.config import Frozen, RunFile, SourceFiles
 from evomerge.run_file import load_run_file
 from evomerge.run_sources import location_of
 from evomerge.runs.database import SCHEMA_VERSION, Database, RecordingError
+from evomerge.runs.moved import found_again
 from search_spaces.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class RunFolder:
         self.config = config
         self.database = database
         self._lock: int | None = None
+        self._written = config
 
     @classmethod
     def create(cls, path: Path, config: RunFile, fill: Callable[[Database], None]) -> Self:
@@ -50,16 +52,13 @@ class RunFolder:
             InputError: the folder holds something already, or cannot be written.
         """
         cls.require_new(path)
-        text = yaml.safe_dump(
-            config.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True
-        )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # made beside its place and renamed, so that a run folder is never half there
             with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as name:
                 made = Path(name) / "run"
                 made.mkdir()
-                (made / "run.yaml").write_text(text)
+                (made / "run.yaml").write_text(_text(config))
                 with closing(Database(made / "run.db", create=True)) as database:
                     fill(database)
                 os.replace(made, path)
@@ -126,6 +125,43 @@ class RunFolder:
             ) from None
         self._lock = descriptor
 
+    def find_files(self, moved: Sequence[str] = (), *, tasks: bool = True) -> None:
+        """Set `config` to where the run's files are now; `keep_places` writes it down.
+
+        Args:
+            moved: `OLD=NEW` paths, or `NEW` for the run file's folder (see `found_again`).
+            tasks: whether task folders and objectives' files have to be there.
+
+        Raises:
+            InputError: files that are not where they were, nor where `moved` says.
+        """
+        self.config = found_again(self.config, moved, tasks=tasks)
+
+    def keep_places(self) -> None:
+        """Write down where files were found, once they were checked; by the driver only."""
+        if self.config == self._written or self.config.frozen is None:
+            return
+        frozen = self.config.frozen
+        sources = {
+            name: source.model_copy(update={"fingerprint": fingerprint(location_of(source))})
+            for name, source in frozen.sources.items()
+        }
+        frozen = frozen.model_copy(update={"sources": sources})
+        self.config = self._written = self.config.model_copy(update={"frozen": frozen})
+        temporary = self.path / ".run.yaml.new"
+        try:
+            temporary.write_text(_text(self.config))
+            os.replace(temporary, self.path / "run.yaml")
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise InputError(
+                f"'{self.path}'",
+                f"run.yaml cannot be written ({error})",
+                str(self.path),
+                "free some space, or correct the folder's permissions",
+            ) from None
+        self.database.event("moved", origin=frozen.origin)
+
     def driven(self) -> bool:
         """Whether some process drives the run now."""
         if self._lock is not None:
@@ -148,6 +184,11 @@ class RunFolder:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def _text(config: RunFile) -> str:
+    content = config.model_dump(mode="json", exclude_none=True)
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
 def freeze(config: RunFile, folders: Mapping[str, "Location"], origin: Path) -> RunFile:
@@ -208,13 +249,14 @@ def check_sources_unchanged(config: RunFile) -> None:
 def file_hashes(place: "Location") -> dict[str, str]:
     """SHA-256 by file name of what a source's result depends on: weights, config, tokenizer.
 
-    The files of a LoRA adapter stand under `lora/`.
+    The files of a LoRA adapter stand under `lora/`. Hashes of large files are remembered on disk by
+    path, size and time of change, for the next run and for what else needs them.
     """
-    hashes: dict[str, str] = {}
-    for name, path in _source_files(place):
-        with path.open("rb") as stream:
-            hashes[name] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return hashes
+    from evomerge.merge.cache import Cache
+
+    files = _source_files(place)
+    found = Cache().contents([path for _, path in files])
+    return {name: digest for (name, _), digest in zip(files, found, strict=True)}
 
 
 def fingerprint(place: "Location") -> str:

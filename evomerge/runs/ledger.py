@@ -1,7 +1,9 @@
 """The ledger: every evaluation of a run is paid for once and recorded as it finishes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
 
 from evomerge.cluster.executor import Executor, Job
 from evomerge.evaluation import Evaluation
@@ -9,6 +11,8 @@ from evomerge.runs.database import CandidateRow, Database
 from search_spaces.errors import InputError
 from search_spaces.recipe import Recipe
 from search_spaces.variables import Genome
+
+Rows = Sequence[CandidateRow]
 
 Finished = Callable[[Evaluation, bool], None]
 """Called with each evaluation and whether it was paid for just now."""
@@ -61,14 +65,58 @@ class Ledger:
             else:
                 waiting.setdefault(want.recipe.hash, []).append(want)
         firsts = [group[0].recipe for group in waiting.values()]
-        for recipe, evaluation in self._run(firsts, split):
-            group = waiting[recipe.hash]
-            rows = self._new_rows(group)
-            self._database.record(recipe.hash, split, evaluation, rows)
-            known[recipe.hash] = replace(evaluation, responses=())  # they are in run.db now
-            for position in range(len(group)):
-                self._finished(evaluation, position == 0)
+        for _ in self.stream(firsts, split, lambda recipe: self._new_rows(waiting[recipe.hash])):
+            pass
         return [known[want.recipe.hash] for want in wanted]
+
+    def stream(
+        self, recipes: Iterable[Recipe | None], split: str, rows: Callable[[Recipe], Rows]
+    ) -> Iterator[tuple[Recipe, Evaluation]]:
+        """Evaluations as they finish, each recorded before it is given back.
+
+        Args:
+            recipes: not evaluated on `split` yet, each once; pulled when an evaluator is free. None
+                means "nothing until another result is in".
+            split: the items to judge on.
+            rows: the candidates that a recipe's evaluation answers, to be recorded with it; called
+                when it is done.
+
+        Raises:
+            RecordingError: the record could not be written.
+        """
+        known = self._evaluations(split)
+        numbers = count()
+        jobs = (None if r is None else Job(next(numbers), r, split) for r in recipes)
+        for job, evaluation in self._executor.run(jobs):
+            answered = rows(job.recipe)
+            self._database.record(job.recipe.hash, split, evaluation, answered)
+            known[job.recipe.hash] = replace(evaluation, responses=())  # they are in run.db now
+            for position in range(max(1, len(answered))):
+                self._finished(evaluation, position == 0)
+            yield job.recipe, known[job.recipe.hash]
+
+    @property
+    def path(self) -> Path:
+        """Of run.db."""
+        return self._database.path
+
+    def known(self, recipe_hash: str, split: str) -> Evaluation | None:
+        """A recipe's evaluation on `split`, if it was paid for."""
+        return self._evaluations(split).get(recipe_hash)
+
+    def recorded(self, recipe_hash: str) -> Evaluation:
+        """A recorded candidate's evaluation on the search items."""
+        return self._evaluations("search")[recipe_hash]
+
+    def note(self, row: CandidateRow, evaluation: Evaluation) -> None:
+        """Record a candidate whose recipe was evaluated before."""
+        self._database.record(row.recipe_hash, "", None, [row])
+        self._finished(evaluation, False)
+
+    def told(self, phase: str) -> list[CandidateRow]:
+        """The recorded candidates of an asynchronous phase, in the order in which they were told."""
+        rows = self._recorded_rows(phase).values()
+        return sorted(rows, key=lambda row: row.told)
 
     def recall(self, phase: str, number: int, genome: Genome) -> tuple[str, Evaluation] | None:
         """Recipe hash and search evaluation of candidate `number`, if it was recorded as `genome`."""
@@ -78,11 +126,6 @@ class Ledger:
         evaluation = self._evaluations("search")[row.recipe_hash]
         self._finished(evaluation, False)
         return row.recipe_hash, evaluation
-
-    def _run(self, recipes: Sequence[Recipe], split: str) -> Iterator[tuple[Recipe, Evaluation]]:
-        jobs = [Job(number, recipe, split) for number, recipe in enumerate(recipes)]
-        for job, evaluation in self._executor.run(jobs):
-            yield job.recipe, evaluation
 
     def _evaluations(self, split: str) -> dict[str, Evaluation]:
         if split not in self._known:
@@ -111,10 +154,15 @@ class Ledger:
         if recorded is None:
             return False
         if recorded.genome != row.genome or recorded.recipe_hash != row.recipe_hash:
-            raise InputError(
-                f"{row.phase} candidate {row.id}",
-                "the searcher now asks for another candidate than the one recorded",
-                str(self._database.path),
-                "resume with the package versions in run.yaml (frozen.packages)",
-            )
+            raise differs(row, self._database.path)
         return True
+
+
+def differs(row: CandidateRow, path: Path) -> InputError:
+    """A replay that went another way than the run it replays."""
+    return InputError(
+        f"{row.phase} candidate {row.id}",
+        "the searcher now asks for another candidate than the one recorded",
+        str(path),
+        "resume with the package versions in run.yaml (frozen.packages)",
+    )

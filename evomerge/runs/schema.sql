@@ -1,4 +1,4 @@
--- run.db, schema version 1. Only the driver writes; anyone may read at any time (WAL).
+-- run.db, schema version 2. Only the driver writes; anyone may read at any time (WAL).
 -- One transaction per finished candidate: its row, its evaluation and its responses, or none of them.
 
 CREATE TABLE meta (            -- facts about the run: schema_version, names of variables and objectives
@@ -18,10 +18,12 @@ CREATE TABLE items (           -- which items each split holds, in the order in 
 CREATE TABLE candidates (      -- what was asked, by the search and by the random baseline
     phase       TEXT NOT NULL, -- search | random
     id          INTEGER NOT NULL,     -- order of ask
-    generation  INTEGER NOT NULL,     -- candidates of a generation are told together, in order of id
+    generation  INTEGER NOT NULL,     -- generational: they are told together, in order of id
     genome      TEXT NOT NULL,        -- JSON array, in the order of meta.variables
     recipe_hash TEXT NOT NULL,
     cached      INTEGER NOT NULL,     -- 1: an equal recipe had been evaluated before
+    told        INTEGER NOT NULL,     -- asynchronous: its place in the order of telling, from 0
+    asked       INTEGER NOT NULL,     -- asynchronous: candidates asked by the time it was told
     PRIMARY KEY (phase, id)
 ) WITHOUT ROWID;
 
@@ -53,7 +55,7 @@ CREATE TABLE recipes (         -- the recipes that no genome gives: sources, bas
     yaml TEXT NOT NULL
 ) WITHOUT ROWID;
 
-CREATE TABLE events (          -- the run's log: started, resumed, stopped, finished
+CREATE TABLE events (          -- the run's log: started, resumed, moved, stopped, finished
     id     INTEGER PRIMARY KEY,
     at     TEXT NOT NULL,      -- UTC, ISO 8601
     kind   TEXT NOT NULL,

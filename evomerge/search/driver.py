@@ -5,44 +5,23 @@ part of them, it asks the same candidates in the same order and pays only for wh
 how a run is resumed (`runs/ledger.py`).
 """
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from evomerge.runs.database import CandidateRow, Database
-from evomerge.runs.ledger import Ledger, Wanted
+from evomerge.runs.database import Database
+from evomerge.runs.ledger import Ledger
 from evomerge.search.algorithms import ALGORITHMS, build_searcher
+from evomerge.search.asynchronous import Asynchronous
+from evomerge.search.generational import by_generations
 from evomerge.search.goals import Goals
+from evomerge.search.plan import Clock, Phase, Plan
 from evomerge.search.searcher import Problem
-from evomerge.search.standing import Candidate, Standing, archive_of
+from evomerge.search.standing import Candidate, archive_of
 from evomerge.search.view import View
 from search_spaces.recipe import Recipe
-from search_spaces.space import SearchSpace, from_unit, to_unit
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What one phase of searching does.
-
-    Attributes:
-        phase: `search`, or `random` for the baseline.
-        algorithm: a name in `ALGORITHMS`.
-        population: candidates per generation; None: the algorithm's default.
-        seed: of the searcher.
-        evaluations: how many candidates are asked at most.
-        hours: of searching, earlier sessions included; None: no limit.
-        seeded: begin with the space's known good starting points.
-    """
-
-    phase: str
-    algorithm: str
-    population: int | None
-    seed: int
-    evaluations: int
-    hours: float | None = None
-    seeded: bool = True
+from search_spaces.space import SearchSpace, to_unit
+from search_spaces.variables import levels
 
 
 class Driver:
@@ -66,112 +45,41 @@ class Driver:
         self.view = view
 
     def search(self, plan: Plan) -> list[Candidate]:
-        """Ask, evaluate, tell until the budget is spent; every candidate asked, in order.
-
-        A generation that the budget cuts short is evaluated but not told, so that a larger budget
-        continues exactly where this one stopped.
-        """
+        """Ask, evaluate, tell until the budget is spent; every candidate asked, in order."""
         single = ALGORITHMS[plan.algorithm].objectives == "one"
-        searcher = build_searcher(plan.algorithm, self._problem(plan, single))
+        searcher = build_searcher(plan.algorithm, problem_of(plan, self.space, self.goals))
         clock = Clock(self._database, plan, len(self._database.candidates(plan.phase)))
-        standing = Standing(self.goals)
-        candidates: list[Candidate] = []
-        generation = 0
+        phase = Phase(plan, searcher, self.space, self.goals, self.ledger, clock, self.view, single)
         self.view.begin(plan.phase, plan.evaluations)
-        while len(candidates) < plan.evaluations and not clock.over(len(candidates)):
-            points = searcher.ask()
-            affordable = points[: plan.evaluations - len(candidates)]
-            batch = self._evaluate(plan.phase, generation, len(candidates), affordable)
-            candidates += batch
-            evaluations = [c.evaluation for c in batch]
-            standing.add(batch)
-            self.view.generation(plan.phase, generation, len(candidates), standing)
-            if len(batch) == len(points):
-                searcher.tell(
-                    self.goals.losses(evaluations, single=single),
-                    self.goals.violations(evaluations),
-                )
-            generation += 1
-        return candidates
+        if plan.schedule == "generational":
+            return by_generations(phase)
+        return Asynchronous(phase).run()
 
     def recipe(self, candidate: Candidate) -> Recipe:
         """The recipe of a candidate."""
         return self.space.decode(candidate.genome)
 
-    def _problem(self, plan: Plan, single: bool) -> Problem:
-        known = self.space.seeds().values() if plan.seeded else ()
-        seeds = [to_unit(self.space, genome) for genome in known]
-        variables = len(self.space.variables)
-        return Problem(
-            variables=variables,
-            objectives=1 if single else len(self.goals.names),
-            constraints=len(self.goals.constraints),
-            population=plan.population,
-            seed=plan.seed,
-            initial=np.array(seeds).reshape(len(seeds), variables),
-        )
 
-    def _evaluate(
-        self, phase: str, generation: int, first: int, points: np.ndarray
-    ) -> list[Candidate]:
-        found: dict[int, Candidate] = {}
-        wanted: list[Wanted] = []
-        rows: list[CandidateRow] = []
-        for number, point in enumerate(points, start=first):
-            genome = from_unit(self.space, point)
-            # decoding is the dear part of a replay; the first generation is decoded all the same,
-            # so that a space that decodes otherwise than it used to is noticed
-            known = self.ledger.recall(phase, number, genome) if generation else None
-            if known is not None:
-                found[number] = Candidate(number, genome, *known)
-                continue
-            recipe = self.space.decode(genome)
-            row = CandidateRow(phase, number, generation, genome, recipe.hash, cached=False)
-            rows.append(row)
-            wanted.append(Wanted(recipe, row))
-        evaluations = self.ledger.evaluate(wanted, "search")
-        for row, evaluation in zip(rows, evaluations, strict=True):
-            found[row.id] = Candidate(row.id, row.genome, row.recipe_hash, evaluation)
-        return [found[number] for number in sorted(found)]
+def problem_of(plan: Plan, space: SearchSpace, goals: Goals) -> Problem:
+    """What a plan's searcher is built from.
 
-
-class Clock:
-    """The `hours` budget: counts searching time over all sessions, replays not included.
-
-    Time is not reproducible, so the moment it ran out is written down and replayed.
-
-    Args:
-        database: holds the time spent.
-        plan: the phase and its hours.
-        recorded: candidates of the phase that earlier sessions recorded.
+    Raises:
+        InputError: the population is too small.
     """
-
-    def __init__(self, database: Database, plan: Plan, recorded: int) -> None:
-        self._database = database
-        self._hours = plan.hours
-        self._recorded = recorded
-        self._key = f"hours_over_{plan.phase}"
-        self._spent_key = f"hours_spent_{plan.phase}"
-        self._before: float = database.meta(self._spent_key, 0.0) if plan.hours else 0.0
-        self._began = None if recorded else time.monotonic()  # a replay does not count
-
-    def over(self, asked: int) -> bool:
-        """Whether to stop before asking more than the `asked` candidates so far."""
-        if self._hours is None or asked == 0:
-            return False
-        ended = self._database.meta(self._key)
-        if ended is not None and ended["hours"] == self._hours:
-            return asked >= ended["asked"]
-        if asked < self._recorded:
-            return False  # paid for already
-        now = time.monotonic()
-        self._began = now if self._began is None else self._began
-        spent = self._before + (now - self._began) / 3600
-        self._database.set_meta(self._spent_key, spent)
-        if spent < self._hours:
-            return False
-        self._database.set_meta(self._key, {"hours": self._hours, "asked": asked})
-        return True
+    single = ALGORITHMS[plan.algorithm].objectives == "one"
+    known = space.seeds().values() if plan.seeded else ()
+    seeds = [to_unit(space, genome) for genome in known]
+    variables = len(space.variables)
+    return Problem(
+        variables=variables,
+        objectives=1 if single else len(goals.names),
+        constraints=len(goals.constraints),
+        population=plan.population,
+        seed=plan.seed,
+        initial=np.array(seeds).reshape(len(seeds), variables),
+        levels=tuple(levels(variable) for variable in space.variables),
+        steady=plan.schedule == "asynchronous",
+    )
 
 
 def finalists(candidates: Sequence[Candidate], goals: Goals, count: int) -> list[Candidate]:

@@ -2,23 +2,40 @@
 
 import numpy as np
 
-from evomerge.search.searcher import Array, Problem, random_start
+from evomerge.search.pending import Pending
+from evomerge.search.searcher import Array, Problem
 
 
 class RandomSearch:
-    """Draws every generation uniformly from the unit cube; the first holds the initial points."""
+    """Draws every point uniformly from the unit cube; the first are the initial points.
+
+    It learns nothing, so it goes on whatever is pending, also where generations are asked for.
+    """
 
     def __init__(self, problem: Problem, population: int) -> None:
         self._problem, self._population = problem, population
         self._generator = np.random.default_rng(problem.seed)
-        self._started = False
+        self._pending: Pending[None] = Pending(problem, self._generator)
+        self._asked = 0
+
+    @property
+    def batch(self) -> int:
+        """What is left of a population's worth of points; never 0."""
+        return self._population - self._asked % self._population
 
     def ask(self) -> Array:
-        """[population, variables], independent of everything told."""
-        if self._started:
-            return self._generator.random((self._population, self._problem.variables))
-        self._started = True
-        return random_start(self._problem, self._generator, self._population)
+        """[variables], independent of what anything was worth."""
+        point = self._pending.ask(self._draw)
+        self._asked += 1
+        return point
 
-    def tell(self, losses: Array, violations: Array) -> None:
-        """Nothing to learn."""
+    def tell(self, number: int, losses: Array, violations: Array) -> None:
+        """Nothing to learn but that the point is not pending any more."""
+        self._pending.tell(number)
+
+    def _draw(self) -> tuple[Array, None]:
+        # drawn also where an initial point takes its place: points do not depend on how many
+        # of those there are
+        point = self._generator.random(self._problem.variables)
+        known = self._problem.initial
+        return (known[self._asked] if self._asked < len(known) else point), None

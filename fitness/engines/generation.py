@@ -7,78 +7,15 @@ row running to its limit the two take the same time (measured: 160 prompts, 6 to
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from fitness.engines.batching import pad_left
+from fitness.engines.decoding import Decoding, answer_text, not_finite
 from fitness.engines.encoding import Encoder
-from fitness.errors import FitnessError
 from fitness.items import Reply
-
-DEFAULT_NEW_TOKENS = 256
-"""Token limit of a request that names none; lm-eval's own default."""
-
-KNOWN = (
-    *("until", "max_gen_toks", "do_sample", "temperature"),
-    *("top_k", "top_p", "min_p", "seed", "num_beams"),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Decoding:
-    """How to continue a prompt.
-
-    Attributes:
-        until: stop strings.
-        new_tokens: most tokens to generate.
-        temperature: of sampling; 0 is greedy.
-        top_k, top_p, min_p: sampling filters, as `transformers` defines them; None is off.
-        seed: of sampling. A prompt draws the same numbers in any batch.
-    """
-
-    until: tuple[str, ...] = ()
-    new_tokens: int = DEFAULT_NEW_TOKENS
-    temperature: float = 0.0
-    top_k: int | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    seed: int = 0
-
-    @classmethod
-    def of(cls, generation: Mapping[str, Any]) -> Decoding:
-        """Read a request's generation options.
-
-        Raises:
-            FitnessError: an option this loop does not implement, beams, or no token to generate.
-        """
-        unknown = sorted(set(generation) - set(KNOWN))
-        if unknown or generation.get("num_beams", 1) != 1:
-            raise FitnessError(
-                f"generation option '{(unknown or ['num_beams'])[0]}'",
-                f"known are {', '.join(KNOWN)}, with one beam",
-                "generation_kwargs",
-                "remove it from the task, or overwrite it in the run file",
-            )
-        new_tokens = int(generation.get("max_gen_toks", DEFAULT_NEW_TOKENS))
-        if new_tokens < 1:
-            raise FitnessError(
-                f"max_gen_toks = {new_tokens}", "at least 1", "generation_kwargs", "raise it"
-            )
-        until = generation.get("until") or ()
-        temperature = float(generation.get("temperature", 1.0))
-        return cls(
-            tuple(s for s in ((until,) if isinstance(until, str) else until) if s),
-            new_tokens,
-            temperature if generation.get("do_sample", False) else 0.0,
-            generation.get("top_k"),
-            generation.get("top_p"),
-            generation.get("min_p"),
-            int(generation.get("seed", 0)),
-        )
 
 
 class _Chooser:
@@ -118,8 +55,7 @@ class _Chooser:
 
 def _uniform(prompt: Sequence[int], decoding: Decoding) -> torch.Tensor:
     """The uniform numbers of one prompt [new_tokens], keyed by seed and prompt alone."""
-    key = hashlib.sha256(repr((decoding.seed, tuple(prompt))).encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(key[:8], "big") >> 1)
+    generator = torch.Generator().manual_seed(decoding.seed_of(prompt))
     return torch.rand(decoding.new_tokens, generator=generator)
 
 
@@ -149,15 +85,14 @@ class _Answers:
 
     def replies(self) -> list[Reply]:
         """What was generated, cut before the first stop string."""
-        eos = self._encoder.eos
-        stops = [s for s in (*self._decoding.until, self._encoder.eos_text) if s]
-        replies: list[Reply] = []
-        for tokens, still_open in zip(self.tokens, self.open, strict=True):
-            text = self._encoder.text(tokens[:-1] if tokens[-1] in eos else tokens)
-            for stop in stops:
-                text = text.split(stop)[0]
-            replies.append(Reply(text=text, tokens=len(tokens), truncated=still_open))
-        return replies
+        return [
+            Reply(
+                text=answer_text(self._encoder, tokens, self._decoding.until),
+                tokens=len(tokens),
+                truncated=still_open,
+            )
+            for tokens, still_open in zip(self.tokens, self.open, strict=True)
+        ]
 
 
 @torch.inference_mode()
@@ -215,9 +150,4 @@ def generate(
 def check_finite(logits: torch.Tensor) -> None:
     """Refuse a candidate whose logits hold NaN or infinity: a choice among them means nothing."""
     if not bool(torch.isfinite(logits.amax(-1)).all()):
-        raise FitnessError(
-            "logits that are not finite",
-            "a score needs finite logits",
-            "the resident model",
-            "judge the candidate as failed; its weights overflow or are not numbers",
-        )
+        raise not_finite()

@@ -12,7 +12,7 @@ import torch
 from fitness.errors import FitnessError, one_line
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 UNLIMITED = 1 << 40
@@ -103,9 +103,9 @@ def build_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenize
         ) from error
 
 
-def end_tokens(folder: Path, model: PreTrainedModel) -> set[int]:
+def end_tokens(folder: Path, config: PreTrainedConfig) -> set[int]:
     """End-of-text tokens named by `config.json` and `generation_config.json` (ids)."""
-    named = [getattr(model.config, "eos_token_id", None)]
+    named = [getattr(config, "eos_token_id", None)]
     extra = folder / "generation_config.json"
     if extra.is_file():
         named.append(json.loads(extra.read_text(encoding="utf-8")).get("eos_token_id"))
@@ -113,9 +113,9 @@ def end_tokens(folder: Path, model: PreTrainedModel) -> set[int]:
     return {token for token in flat if isinstance(token, int)}
 
 
-def longest_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+def longest_input(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
     """Most tokens the model can attend to: from its config, else from its tokenizer."""
-    text_config = model.config.get_text_config(decoder=True)
+    text_config = config.get_text_config(decoder=True)
     for name in ("n_positions", "max_position_embeddings", "n_ctx"):
         value = getattr(text_config, name, None)
         if value is not None:

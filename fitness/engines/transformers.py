@@ -9,8 +9,10 @@ import torch
 
 from fitness.engine import ShapeError, WeightProvider
 from fitness.engines.batching import pack
+from fitness.engines.decoding import Decoding
 from fitness.engines.encoding import Encoder
-from fitness.engines.generation import Decoding, generate
+from fitness.engines.generation import generate
+from fitness.engines.lengths import PromptLengths
 from fitness.engines.loglikelihood import loglikelihoods
 from fitness.engines.resident import (
     build_model,
@@ -36,7 +38,7 @@ class TransformersEngine:
         dtype: `float32`, `bfloat16` or `float16`, of the resident model.
         device: `auto` (a GPU if there is one), or a torch device.
         batch_tokens: most tokens in a padded batch, the tokens to generate included.
-        max_length: most tokens of prompt and answer together; None asks the config.
+        max_model_len: most tokens of prompt and answer together; None asks the config.
         trust_remote_code: run model code found in the folder.
 
     Raises:
@@ -51,7 +53,7 @@ class TransformersEngine:
         dtype: str = "float32",
         device: str = "auto",
         batch_tokens: int = 8192,
-        max_length: int | None = None,
+        max_model_len: int | None = None,
         trust_remote_code: bool = False,
     ) -> None:
         folder = Path(config_folder)
@@ -60,8 +62,9 @@ class TransformersEngine:
         self._model = build_model(folder, dtype, pick_device(device), trust_remote_code)
         self._slots = weight_slots(self._model, folder)
         self.tokenizer = build_tokenizer(folder, trust_remote_code)
-        self._encoder = Encoder(self.tokenizer, end_tokens(folder, self._model))
-        self.max_length = max_length or longest_input(self._model, self.tokenizer)
+        self._encoder = Encoder(self.tokenizer, end_tokens(folder, self._model.config))
+        self.max_model_len = max_model_len or longest_input(self._model.config, self.tokenizer)
+        self.lengths = PromptLengths(self._encoder, self.max_model_len)
         self._loaded = False
 
     @torch.no_grad()
@@ -110,12 +113,7 @@ class TransformersEngine:
 
     def token_lengths(self, requests: Sequence[Request]) -> list[int]:
         """Tokens each request needs: its prompt and what is scored or may be generated after it."""
-        return [
-            self._encoder.length(r, Decoding.of(r.generation).new_tokens)
-            if r.kind == "generate"
-            else self._encoder.length(r, 0)
-            for r in requests
-        ]
+        return self.lengths.token_lengths(requests)
 
     def close(self) -> None:
         """Free the model; the engine cannot be used again."""
@@ -129,18 +127,9 @@ class TransformersEngine:
         """Refuse requests that do not fit the model; needs no weights.
 
         Raises:
-            FitnessError: prompt and answer together are longer than `max_length`.
+            FitnessError: prompt and answer together are longer than `max_model_len`.
         """
-        for request, length in zip(requests, self.token_lengths(requests), strict=True):
-            # The last scored token is never fed to the model.
-            fed = length if request.kind == "generate" else length - 1
-            if fed > self.max_length:
-                raise FitnessError(
-                    f"prompt {request.context[:40]!r}… needs {fed} tokens",
-                    f"max_length is {self.max_length}, and prompts are never truncated",
-                    "engine",
-                    "lower num_fewshot or max_gen_toks, or raise the engine's max_length",
-                )
+        self.lengths.check(requests)
 
     @staticmethod
     def _by_decoding(requests: Sequence[Request]) -> dict[Decoding, list[int]]:

@@ -35,7 +35,7 @@ def refused(capsys, monkeypatch):
     [
         ({"serch": {}}, ["serch", "did you mean 'search'"]),
         ({"search.populaton": 8}, ["search.populaton", "did you mean 'population'"]),
-        ({"search.algorithm": "nsga"}, ["'nsga'", "did you mean 'nsga2'", "search.algorithm"]),
+        ({"search.algorithm": "nsga22"}, ["'nsga22'", "did you mean 'nsga2'", "search.algorithm"]),
         ({"space.rule": "tie"}, ["'tie'", "did you mean 'ties'"]),
         ({"space.weight": [0, float("inf")]}, ["weight"]),
         ({"space.density": [0, 1.5]}, ["density"]),

@@ -2,9 +2,10 @@
 
 A recipe's sources are numbers; the recipe is scored by how near their mean is to 0.5. The split
 says what else happens: `search` is nothing else, otherwise a word of `Arithmetic._behave`, and maybe
-` once`. Every build and every evaluation leaves a line in a folder.
+` once` (only the first time). Every build and every evaluation leaves a line in a folder.
 """
 
+import ctypes
 import os
 import time
 from dataclasses import dataclass
@@ -37,9 +38,9 @@ class Arithmetic:
 
     def evaluate(self, recipe, split):
         tries = self._note(f"evaluated-{recipe.hash}", str(os.getpid()))
-        word, _, once = split.partition(" ")
-        if word != "search" and (not once or tries == 1):
-            failed = self._behave(word)
+        word, _, more = split.partition(" ")
+        if word != "search" and (more != "once" or tries == 1):
+            failed = self._behave(word, more, recipe)
             if failed is not None:
                 return failed
         return Evaluation(
@@ -49,19 +50,28 @@ class Arithmetic:
     def close(self):
         self._note("closed", str(os.getpid()))
 
-    def _behave(self, word):
+    def _behave(self, word, more, recipe):
         match word:
             case "die":
                 os.kill(os.getpid(), 9)
             case "hang":
                 time.sleep(600)
             case "nap":
-                time.sleep(0.7)
+                straggles = more == "unless large" and max(float(s) for s in recipe.sources) > 10
+                time.sleep(600 if straggles else 0.7)
+            case "freeze":  # in C, holding the interpreter: no Python of this process runs again
+                ctypes.PyDLL(None).sleep(600)
+            case "forget":
+                raise MemoryError("no room for the activations")
+            case "break":
+                raise RuntimeError("CUDA error: an illegal memory access was encountered")
             case "raise":
                 raise ArithmeticError("lost count")
             case "spawn":
                 child = os.spawnlp(os.P_NOWAIT, "sleep", "sleep", "600")
                 self._note("spawned", str(child))
+                if more == "then die":
+                    os.kill(os.getpid(), 9)
                 time.sleep(600)
             case _:
                 return Evaluation(Outcome(word.replace("_", " ")), reason="as told")
@@ -92,6 +102,10 @@ class MakeArithmetic:
                 raise KeyError("weights")
             case "die":
                 os.kill(os.getpid(), 9)
+            case "hang":
+                time.sleep(600)
+            case "slow":
+                time.sleep(1.5)
             case "only one":
                 try:
                     (Path(self.folder) / "taken").mkdir()

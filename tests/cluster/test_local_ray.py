@@ -1,13 +1,16 @@
 """A local Ray of our own: it starts by itself, and nothing of it is left behind."""
 
 import os
+import shutil
 import subprocess
 import sys
-import time
+import tempfile
 import uuid
 from pathlib import Path
 
 import pytest
+
+from tests.cluster.processes import left_behind
 
 ROOT = Path(__file__).parents[2]
 linux = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")
@@ -36,26 +39,15 @@ print("closed", ray.is_initialized(), flush=True)
 """
 
 
-def left_behind(mark):
-    """Processes that inherited the mark in their environment."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if mark.encode() in path.read_bytes():
-                found.append((path.parent / "cmdline").read_bytes().replace(b"\0", b" ")[:200])
-        except (PermissionError, FileNotFoundError, ProcessLookupError):
-            continue
-    return found
-
-
 @linux
 def test_no_process_is_left_behind(tmp_path):
     """Two runs at once, each with a Ray of its own, one of them interrupted by Ctrl-C."""
-    runs = {}
+    runs, folders = {}, {}
     for ending in ("done", "interrupted"):
         mark, folder = f"evomerge-{uuid.uuid4()}", tmp_path / ending
         folder.mkdir()
         environment = {**os.environ, "EVOMERGE_TEST_MARK": mark, "PYTHONPATH": str(ROOT)}
+        environment["RAY_TMPDIR"] = folders[ending] = tempfile.mkdtemp(prefix="em-")
         environment.pop("RAY_ADDRESS", None)
         runs[ending] = mark, start([sys.executable, "-c", SCRIPT, folder, ending], environment)
     said = {}
@@ -68,13 +60,9 @@ def test_no_process_is_left_behind(tmp_path):
     assert said["done"] == ["scored True 1.0", "scored True 1.0", "closed False"]
     assert len((tmp_path / "done" / "closed").read_text().splitlines()) == 2
     assert said["interrupted"] == ["scored True 1.0", "interrupted", "closed False"]
-    patience = time.monotonic() + 20
-    while any(left_behind(mark) for mark, _ in runs.values()) and time.monotonic() < patience:
-        time.sleep(0.2)
-    assert {ending: left_behind(mark) for ending, (mark, _) in runs.items()} == {
-        "done": [],
-        "interrupted": [],
-    }
+    for ending, (mark, _) in runs.items():
+        assert left_behind(mark, folders[ending]) == []
+        shutil.rmtree(folders[ending])
 
 
 def start(command, environment):

@@ -222,30 +222,30 @@ def test_a_candidate_whose_logits_are_not_numbers_is_refused(folders, tmp_path, 
     tensors = load_file(folders[0] / "model.safetensors")
     tensors["model.norm.weight"][3] = float("nan")
     save_file(tensors, tmp_path / "model.safetensors")
-    engine = TransformersEngine(folders[0], FolderWeights(), device="cpu", max_length=300)
+    engine = TransformersEngine(folders[0], FolderWeights(), device="cpu", max_model_len=300)
     engine.load(tmp_path)
     with pytest.raises(FitnessError, match="logits that are not finite"):
         engine.answer([asked])
 
 
 def test_prompts_are_never_truncated(folders):
-    engine = TransformersEngine(folders[0], FolderWeights(), device="cpu", max_length=20)
+    engine = TransformersEngine(folders[0], FolderWeights(), device="cpu", max_model_len=20)
     engine.load(folders[0])
     fits = Request("generate", "a" * 9, generation={"max_gen_toks": 10})
     assert engine.token_lengths([fits]) == [20]  # the tokenizer adds <bos>
     engine.answer([fits])
     long = Request("generate", "a" * 10, generation={"max_gen_toks": 10})
-    with pytest.raises(FitnessError, match=r"needs 21 tokens: max_length is 20"):
+    with pytest.raises(FitnessError, match=r"needs 21 tokens: max_model_len is 20"):
         engine.answer([long])
     scored = Request("loglikelihood", "a" * 18, "bc")
     assert engine.token_lengths([scored]) == [21]
     engine.answer([scored])  # the last token is scored, not fed
-    with pytest.raises(FitnessError, match="max_length is 20"):
+    with pytest.raises(FitnessError, match="max_model_len is 20"):
         engine.answer([Request("loglikelihood", "a" * 19, "bc")])
 
 
 def test_the_models_own_limit_is_the_default(folders):
-    assert TransformersEngine(folders[0], FolderWeights(), device="cpu").max_length == 128
+    assert TransformersEngine(folders[0], FolderWeights(), device="cpu").max_model_len == 128
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,8 @@ def test_sampling_follows_the_distribution(engine, folders):
     tokenizer = make_tokenizer()
     tokens = tokenizer("abc0:", return_tensors="pt")["input_ids"]
     expected = (reference(tokens).logits[0, -1] / 2).softmax(-1)
-    from fitness.engines.generation import Decoding, _Chooser
+    from fitness.engines.decoding import Decoding
+    from fitness.engines.generation import _Chooser
 
     draws = torch.zeros(26)
     logits = reference(tokens).logits[:, -1].detach()

@@ -107,7 +107,7 @@ def _fused(
     """The short cut's loop, and its arguments before the stretch."""
     combine, divisor = _combination(work)
     based, elects = work.reference == "base", work.consensus == "sum"
-    merge = fused.loop(len(inputs), kind, based, elects, combine != "sum")
+    merge: Any = fused.loop(len(inputs), kind, based, elects, combine != "sum")
     tensor_word = next((i.key[0] for i in work.inputs if i.key is not None), 0)
     return merge, (
         np.array([t.data_ptr() for t in inputs], np.int64),

@@ -13,7 +13,12 @@ FLOAT32, BFLOAT16, FLOAT16 = 0, 1, 2
 """How kernels name storage types."""
 
 
-@intrinsic
+def _intrinsic(function: Any) -> Any:
+    """Numba's decorator, which not every version types."""
+    return intrinsic(function)
+
+
+@_intrinsic
 def pointer(typingctx: Any, address: Any, kind: Any) -> Any:
     """`address` (int64) as a pointer to `kind`, a NumPy scalar type; for `numba.carray`."""
     if not isinstance(address, types.Integer):
@@ -25,7 +30,7 @@ def pointer(typingctx: Any, address: Any, kind: Any) -> Any:
     return types.CPointer(kind.dtype)(types.int64, kind), codegen
 
 
-@intrinsic
+@_intrinsic
 def float_of(typingctx: Any, bits: Any) -> Any:
     """The float32 whose bits are a uint32."""
 
@@ -35,7 +40,7 @@ def float_of(typingctx: Any, bits: Any) -> Any:
     return types.float32(types.uint32), codegen
 
 
-@intrinsic
+@_intrinsic
 def bits_of(typingctx: Any, number: Any) -> Any:
     """The bits of a float32, as uint32."""
 
@@ -45,7 +50,7 @@ def bits_of(typingctx: Any, number: Any) -> Any:
     return types.uint32(types.float32), codegen
 
 
-@intrinsic
+@_intrinsic
 def widened(typingctx: Any, bits: Any) -> Any:
     """The float32 of the float16 whose bits are a uint16."""
 
@@ -55,7 +60,7 @@ def widened(typingctx: Any, bits: Any) -> Any:
     return types.float32(types.uint16), codegen
 
 
-@intrinsic
+@_intrinsic
 def narrowed(typingctx: Any, number: Any) -> Any:
     """The bits, as uint16, of the float16 nearest to a float32 (ties to even)."""
 
@@ -78,7 +83,7 @@ def _multiplied_twice(builder: Any, x: Any) -> Any:
     return builder.mul(_shifted(builder, x, 15), ir.Constant(ir.IntType(32), 0x846CA68B))
 
 
-@intrinsic
+@_intrinsic
 def tensor_word(typingctx: Any, index: Any, key: Any) -> Any:
     """What an element's random numbers for all inputs of a tensor have in common; all uint32."""
 
@@ -89,7 +94,7 @@ def tensor_word(typingctx: Any, index: Any, key: Any) -> Any:
     return types.uint32(types.uint32, types.uint32), codegen
 
 
-@intrinsic
+@_intrinsic
 def input_bits(typingctx: Any, word: Any, key: Any) -> Any:
     """The 24 random bits of one input, from its tensor's word and its key; all uint32."""
 

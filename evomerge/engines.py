@@ -1,0 +1,175 @@
+"""The engines a run file may name. Adding one is a line in `ENGINES`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evomerge.config import Engine, RunFile
+
+if TYPE_CHECKING:
+    from evomerge.merge.locations import Location
+    from evomerge.merge.sources import Sources
+    from fitness.engine import Engine as ResidentModel
+    from fitness.engines.lengths import PromptLengths
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run file's sources, opened.
+
+    Attributes:
+        config: the run file.
+        folders: source name -> where it lies, the base (or first source) first.
+        sources: they, opened.
+        model: folder with the candidates' config and tokenizer.
+    """
+
+    config: RunFile
+    folders: Mapping[str, Location]
+    sources: Sources
+    model: Path
+
+
+@dataclass(frozen=True)
+class Running:
+    """An engine at work.
+
+    Attributes:
+        engine: holds one model resident.
+        keep: writes what was learnt of the sources to disk, for the next start.
+    """
+
+    engine: ResidentModel
+    keep: Callable[[], None] = _nothing
+
+
+@dataclass(frozen=True)
+class EngineKind:
+    """An engine as the run file names it.
+
+    Attributes:
+        name: as the run file spells it.
+        doc: one line.
+        check: everything that can be known of the run file's `engine` and a model's folder without
+            weights; gives what holds prompts against the engine's room. Raises `FitnessError`.
+        build: starts it. Raises `FitnessError`, `InputError`.
+        beside: bytes of host memory that a process of it takes beside the model on a CPU: libraries,
+            vLLM's cache of keys and values.
+    """
+
+    name: str
+    doc: str
+    check: Callable[[Engine, Path], PromptLengths]
+    build: Callable[[Opened], Running]
+    beside: int
+
+
+def _check_transformers(section: Engine, model: Path) -> PromptLengths:
+    from fitness.engines.transformers import TransformersEngine
+
+    engine = TransformersEngine(
+        model,
+        None,  # pyright: ignore[reportArgumentType]
+        device="meta",
+        max_model_len=section.max_model_len,
+        trust_remote_code=section.trust_remote_code,
+    )
+    engine.close()
+    return engine.lengths
+
+
+def _build_transformers(opened: Opened) -> Running:
+    from evomerge.merge.search_weights import search_weights
+    from fitness.engines.resident import pick_device
+    from fitness.engines.transformers import TransformersEngine
+
+    section = opened.config.engine
+    device = pick_device(section.device)
+    weights, keep = search_weights(opened.sources, device, source_limit(section))
+    engine = TransformersEngine(
+        opened.model,
+        weights,
+        dtype=section.dtype,
+        device=section.device,
+        batch_tokens=section.batch_tokens,
+        max_model_len=section.max_model_len,
+        trust_remote_code=section.trust_remote_code,
+    )
+    return Running(engine, keep)
+
+
+def _check_vllm(section: Engine, model: Path) -> PromptLengths:
+    from fitness.engines.lengths import prompt_lengths
+    from fitness.engines.vllm.engine import prepare_environment
+    from fitness.engines.vllm.requirements import check_vllm
+
+    prepare_environment(section.tensor_parallel)
+    check_vllm(
+        json.loads((model / "config.json").read_text(encoding="utf-8")),
+        device=section.device,
+        tensor_parallel=section.tensor_parallel,
+        arguments=section.arguments,
+        sampling=section.sampling,
+    )
+    return prompt_lengths(model, section.max_model_len, section.trust_remote_code, one_more=True)
+
+
+def _build_vllm(opened: Opened) -> Running:
+    from evomerge.merge.remote import remote_provider
+    from fitness.engines.vllm.engine import VllmEngine
+
+    models, section = opened.config.models, opened.config.engine
+    provider = remote_provider(
+        opened.folders,
+        opened.sources,
+        tokenizer=models.tokenizer,
+        base="base" if models.base else None,
+        limit=source_limit(section),
+    )
+    engine = VllmEngine(
+        opened.model,
+        provider,
+        dtype=section.dtype,
+        device=section.device,
+        max_model_len=section.max_model_len,
+        tensor_parallel=section.tensor_parallel,
+        arguments=section.arguments,
+        sampling=section.sampling,
+        trust_remote_code=section.trust_remote_code,
+    )
+    return Running(engine)
+
+
+ENGINES: Mapping[str, EngineKind] = {
+    kind.name: kind
+    for kind in (
+        EngineKind(
+            "transformers",
+            "embedded: a transformers model in the evaluator's process; runs anywhere",
+            _check_transformers,
+            _build_transformers,
+            beside=600 * 10**6,
+        ),
+        EngineKind(
+            "vllm",
+            "vLLM: prefix cache, paged attention, tensor parallelism; `pip install 'evomerge[vllm]'`",
+            _check_vllm,
+            _build_vllm,
+            beside=2100 * 10**6,
+        ),
+    )
+}
+"""Every engine by name."""
+
+
+def source_limit(section: Engine) -> int | None:
+    """Most bytes that sources may take on the device or in pinned memory; None: what is free."""
+    return None if section.source_memory is None else int(1e9 * section.source_memory)

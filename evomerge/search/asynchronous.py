@@ -1,0 +1,128 @@
+"""Searching without a barrier: a candidate is asked whenever an evaluator is free for it.
+
+Which results the searcher knew when it asked depends on how long evaluations took, so a run cannot
+be repeated to the letter; but it can be continued exactly. With each result is recorded how many
+candidates had been asked by then. Replaying the asks and tells in that order gives the searcher, its
+random generator included, the state that it had when the last result was recorded; what had been
+asked and not answered by then is evaluated again first.
+"""
+
+from collections.abc import Iterator
+from itertools import count
+
+from evomerge.evaluation import Evaluation
+from evomerge.runs.database import CandidateRow
+from evomerge.runs.ledger import differs
+from evomerge.search.plan import Phase
+from evomerge.search.standing import Candidate, Standing
+from search_spaces.recipe import Recipe
+from search_spaces.variables import Genome
+
+_REPEATS = 16
+"""How often in a row the searcher may ask for what is being evaluated already, before its next ask
+waits for a result: in a small discrete space it would spend its budget knowing nothing."""
+
+_DECODED = 32
+"""Replayed candidates that are decoded, to notice a space that decodes otherwise than it used to."""
+
+
+class Asynchronous:
+    """One phase of a search; `run` is called once."""
+
+    def __init__(self, phase: Phase) -> None:
+        self._phase = phase
+        self._population = phase.searcher.batch
+        self._standing = Standing(phase.goals)
+        self._genomes: list[Genome] = []
+        self._done: dict[int, Candidate] = {}
+        self._waiting: dict[str, list[int]] = {}
+
+    def run(self) -> list[Candidate]:
+        """Ask, evaluate, tell until the budget is spent and the last result is in.
+
+        Returns:
+            Every candidate asked, in order.
+        """
+        ledger = self._phase.ledger
+        self._replay()
+        for recipe, evaluation in ledger.stream(self._wanted(), "search", self._rows):
+            for number in self._waiting.pop(recipe.hash):
+                self._settle(number, recipe.hash, evaluation)
+        return [self._done[number] for number in sorted(self._done)]
+
+    def _replay(self) -> None:
+        """Bring the searcher to where it was when the last result was recorded."""
+        ledger, name = self._phase.ledger, self._phase.plan.phase
+        for position, row in enumerate(ledger.told(name)):
+            while len(self._genomes) < row.asked:
+                self._ask()
+            if self._genomes[row.id] != row.genome:
+                raise differs(row, ledger.path)
+            if position < _DECODED and self._phase.space.decode(row.genome).hash != row.recipe_hash:
+                raise differs(row, ledger.path)
+            evaluation = ledger.recorded(row.recipe_hash)
+            self._settle(row.id, row.recipe_hash, evaluation)
+            self._phase.view.finished(evaluation, False)
+
+    def _wanted(self) -> Iterator[Recipe | None]:
+        """What to evaluate next, pulled when an evaluator is free; None: wait for a result."""
+        for number in range(len(self._genomes)):
+            if number not in self._done:
+                yield from self._evaluated(number)
+        repeats = count(1)
+        while not self._over():
+            recipes = list(self._evaluated(self._ask()))
+            if recipes:
+                repeats = count(1)
+                yield recipes[0]
+            elif self._waiting and next(repeats) % _REPEATS == 0:
+                yield None
+
+    def _over(self) -> bool:
+        asked = len(self._genomes)
+        return asked >= self._phase.plan.evaluations or self._phase.clock.over(asked)
+
+    def _ask(self) -> int:
+        self._genomes.append(self._phase.ask())
+        return len(self._genomes) - 1
+
+    def _evaluated(self, number: int) -> Iterator[Recipe]:
+        """The recipe of candidate `number`, unless it is known or on its way already."""
+        recipe = self._phase.space.decode(self._genomes[number])
+        known = self._phase.ledger.known(recipe.hash, "search")
+        if known is not None:
+            row = self._row(number, recipe.hash, place=0, cached=True)
+            self._phase.ledger.note(row, known)
+            self._settle(number, recipe.hash, known)
+        elif recipe.hash in self._waiting:
+            self._waiting[recipe.hash].append(number)
+        else:
+            self._waiting[recipe.hash] = [number]
+            yield recipe
+
+    def _rows(self, recipe: Recipe) -> list[CandidateRow]:
+        """The candidates that waited for a recipe, as they are recorded with its evaluation."""
+        waited = self._waiting[recipe.hash]
+        return [self._row(n, recipe.hash, place, place > 0) for place, n in enumerate(waited)]
+
+    def _row(self, number: int, recipe_hash: str, place: int, cached: bool) -> CandidateRow:
+        return CandidateRow(
+            self._phase.plan.phase,
+            number,
+            number // self._population,
+            self._genomes[number],
+            recipe_hash,
+            cached,
+            told=len(self._done) + place,
+            asked=len(self._genomes),
+        )
+
+    def _settle(self, number: int, recipe_hash: str, evaluation: Evaluation) -> None:
+        candidate = Candidate(number, self._genomes[number], recipe_hash, evaluation)
+        self._done[number] = candidate
+        self._standing.add([candidate])
+        self._phase.tell(number, evaluation)
+        full, rest = divmod(len(self._done), self._population)
+        if rest == 0:
+            name, asked = self._phase.plan.phase, len(self._genomes)
+            self._phase.view.generation(name, full - 1, asked, self._standing)

@@ -1,0 +1,60 @@
+"""Searching by generations: what is asked depends on nothing but the seed and the scores."""
+
+from collections.abc import Sequence
+
+from evomerge.runs.database import CandidateRow
+from evomerge.runs.ledger import Wanted
+from evomerge.search.plan import Phase
+from evomerge.search.standing import Candidate, Standing
+from search_spaces.variables import Genome
+
+
+def by_generations(phase: Phase) -> list[Candidate]:
+    """Ask a generation, evaluate it, tell it, until the budget is spent.
+
+    A generation that the budget cuts short is evaluated but not told, so that a larger budget
+    continues exactly where this one stopped.
+
+    Returns:
+        Every candidate asked, in order.
+    """
+    budget = phase.plan.evaluations
+    standing = Standing(phase.goals)
+    candidates: list[Candidate] = []
+    generation = 0
+    while len(candidates) < budget and not phase.clock.over(len(candidates)):
+        genomes = [phase.ask() for _ in range(phase.searcher.batch)]
+        affordable = genomes[: budget - len(candidates)]
+        batch = _evaluate(phase, generation, len(candidates), affordable)
+        candidates += batch
+        standing.add(batch)
+        phase.view.generation(phase.plan.phase, generation, len(candidates), standing)
+        if len(batch) == len(genomes):
+            for candidate in batch:
+                phase.tell(candidate.id, candidate.evaluation)
+        generation += 1
+    return candidates
+
+
+def _evaluate(
+    phase: Phase, generation: int, first: int, genomes: Sequence[Genome]
+) -> list[Candidate]:
+    name = phase.plan.phase
+    found: dict[int, Candidate] = {}
+    wanted: list[Wanted] = []
+    rows: list[CandidateRow] = []
+    for number, genome in enumerate(genomes, start=first):
+        # decoding is the dear part of a replay; the first generation is decoded all the same, so
+        # that a space that decodes otherwise than it used to is noticed
+        known = phase.ledger.recall(name, number, genome) if generation else None
+        if known is not None:
+            found[number] = Candidate(number, genome, *known)
+            continue
+        recipe = phase.space.decode(genome)
+        row = CandidateRow(name, number, generation, genome, recipe.hash, cached=False)
+        rows.append(row)
+        wanted.append(Wanted(recipe, row))
+    evaluations = phase.ledger.evaluate(wanted, "search")
+    for row, evaluation in zip(rows, evaluations, strict=True):
+        found[row.id] = Candidate(row.id, row.genome, row.recipe_hash, evaluation)
+    return [found[number] for number in sorted(found)]

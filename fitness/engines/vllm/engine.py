@@ -1,0 +1,261 @@
+"""The serving engine: one vLLM, into whose running model candidates are merged in place."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from fitness.engine import RemoteProvider, ShapeError
+from fitness.engines.encoding import Encoder
+from fitness.engines.lengths import PromptLengths
+from fitness.engines.resident import build_tokenizer
+from fitness.engines.vllm import requirements
+from fitness.engines.vllm.failures import from_data
+from fitness.engines.vllm.memory import utilisation
+from fitness.errors import FitnessError, one_line
+from fitness.items import Reply, Request
+
+if TYPE_CHECKING:
+    from fitness.engines.vllm.internals import Report
+
+_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_CPU_CACHE_BYTES = 2**30
+"""Of keys and values. vLLM's own default on a CPU is nearly all memory, for each engine."""
+
+
+class VllmEngine:
+    """Holds one model resident in vLLM; implements `fitness.engine.Engine`.
+
+    With one rank vLLM runs in this process; with more, in processes of its own.
+
+    Args:
+        config_folder: folder with `config.json` and the tokenizer; weights there are not read.
+        provider: where candidates' weights come from, opened in vLLM's workers.
+        dtype: `float32`, `bfloat16` or `float16`, of the resident model.
+        device: `auto`, `cpu` or `cuda`: it must be what the installed vLLM runs on.
+        max_model_len: most tokens of prompt and answer together; None: what the model and the
+            cache have room for.
+        tensor_parallel: ranks, each with a GPU of its own, that share the model.
+        arguments: vLLM's engine arguments, before the defaults here.
+        sampling: vLLM's sampling parameters for generation.
+        trust_remote_code: run model code found in the folder.
+
+    Attributes:
+        llm: the `vllm.LLM`.
+        reports: how the last load went, per rank.
+
+    Raises:
+        FitnessError: no vLLM, or one that cannot hold this model this way; or what the provider
+            raises on opening.
+    """
+
+    def __init__(  # noqa: PLR0913 (the run file's section)
+        self,
+        config_folder: Path,
+        provider: RemoteProvider,
+        *,
+        dtype: str = "float32",
+        device: str = "auto",
+        max_model_len: int | None = None,
+        tensor_parallel: int = 1,
+        arguments: Mapping[str, Any] | None = None,
+        sampling: Mapping[str, Any] | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
+        requirements.check_version()
+        prepare_environment(tensor_parallel)
+        # Not before: vLLM reads its environment when it is imported.
+        from fitness.engines.vllm import internals
+
+        folder = Path(config_folder)
+        platform = internals.device_type()
+        requirements.check_device(device, platform)
+        requirements.check_arguments(arguments or {}, internals.argument_names())
+        chosen = {
+            "model": str(folder),
+            "dtype": dtype,
+            "max_model_len": -1 if max_model_len is None else max_model_len,
+            "trust_remote_code": trust_remote_code,
+            **default_arguments(platform, tensor_parallel),
+            **(memory_argument(provider, dtype, tensor_parallel) if platform == "cuda" else {}),
+            **(arguments or {}),
+        }
+        info = internals.OpenInfo(
+            provider.name,
+            dict(provider.arguments),
+            max(1, torch.get_num_threads() // tensor_parallel),
+        )
+        self._version: str | None = None
+        self._threads = torch.set_num_threads, torch.get_num_threads()
+        self._provider = provider
+        self._sampling = dict(sampling or {})
+        self.reports: list[Report] = []
+        with _undisturbed():
+            try:
+                self.llm = internals.start(chosen)
+            except ValueError as error:
+                raise FitnessError(
+                    f"model folder {folder}",
+                    f"vLLM cannot start with it: {one_line(error)}",
+                    "engine",
+                    "change the engine's settings, or use `engine.kind: transformers`",
+                ) from error
+        try:
+            self._raise_failure(internals.open_provider(self.llm, info))
+        except Exception:
+            self.close()
+            raise
+        self.tokenizer = build_tokenizer(folder, trust_remote_code)
+        self._encoder = Encoder(self.tokenizer, _end_tokens(self.llm.model_config))
+        self.max_length = int(self.llm.model_config.max_model_len)
+        self._lengths = PromptLengths(self._encoder, self.max_length, one_more=True)
+
+    def load(self, payload: object) -> None:
+        """Make the resident model the candidate `payload`: every rank merges its shard in place.
+
+        A load that fails leaves the model unusable until the next one succeeds, which rewrites
+        everything.
+
+        Raises:
+            FitnessError: the provider's tensors have other shapes than the model's. What the
+                provider raises in a worker is raised here, with the same type and attributes.
+            RuntimeError: vLLM could not load the candidate.
+        """
+        from fitness.engines.vllm import internals
+
+        self._version = None
+        data, version = self._provider.encode(payload)
+        self.reports = internals.swap(self.llm, data, version)
+        try:
+            self._raise_failure(self.reports)
+        except ShapeError as error:
+            raise FitnessError(
+                f"tensor '{error.name}' of shape {error.found}",
+                f"the resident model needs {error.needed}",
+                "engine",
+                "give sources of the base model's architecture and vocabulary",
+            ) from error
+        internals.reset_caches(self.llm)
+        self._version = version
+
+    def answer(self, requests: Sequence[Request]) -> list[Reply]:
+        """One reply per request, in order. Deterministic for the same weights and requests.
+
+        Raises:
+            FitnessError: a request too long for the model, options that are not implemented, or
+                logits that are not finite.
+            RuntimeError: no candidate is loaded, or an output is another's.
+        """
+        from fitness.engines.vllm import scoring
+
+        if self._version is None:
+            raise RuntimeError("answer() before a load() that succeeded: no candidate is resident")
+        return scoring.answer(self.llm, self._encoder, requests, self._version, self._sampling)
+
+    def check_lengths(self, requests: Sequence[Request]) -> None:
+        """Refuse requests that do not fit the model; needs no weights.
+
+        Raises:
+            FitnessError: prompt and answer together are longer than `max_length`.
+        """
+        self._lengths.check(requests)
+
+    def token_lengths(self, requests: Sequence[Request]) -> list[int]:
+        """Tokens each request needs: its prompt and what is scored or may be generated after it."""
+        return self._lengths.token_lengths(requests)
+
+    def close(self) -> None:
+        """End vLLM, its processes included; the engine cannot be used again."""
+        from fitness.engines.vllm import internals
+
+        self._version = None
+        internals.stop(self.llm)
+        del self.llm
+        torch.set_num_threads, threads = self._threads
+        torch.set_num_threads(threads)
+
+    def _raise_failure(self, reports: Sequence[Report]) -> None:
+        for rank, report in enumerate(reports):
+            if report.failure is not None:
+                raise from_data(report.failure, f"vLLM's worker {rank}")
+
+
+def prepare_environment(tensor_parallel: int) -> None:
+    """Set what vLLM reads from the environment. Before vllm is imported.
+
+    What the user has set stands, but for what the engine relies on.
+    """
+    defaults = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_DO_NOT_TRACK": "1",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # what is printed may be JSON
+        # Several engines on one machine would all bind their threads to the same core.
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if tensor_parallel == 1 else "1"
+    plugins = os.environ.get("VLLM_PLUGINS")
+    if plugins is not None and "evomerge" not in plugins.split(","):
+        os.environ["VLLM_PLUGINS"] = ",".join(filter(None, [plugins, "evomerge"]))
+
+
+def default_arguments(platform: str, tensor_parallel: int) -> dict[str, Any]:
+    """vLLM's engine arguments where the user says nothing else.
+
+    Args:
+        platform: `cpu` or `cuda`.
+        tensor_parallel: ranks.
+    """
+    arguments: dict[str, Any] = {
+        "tensor_parallel_size": tensor_parallel,
+        "distributed_executor_backend": "uni" if tensor_parallel == 1 else "mp",
+        "enable_prefix_caching": True,
+        "disable_log_stats": True,
+        "seed": 0,
+    }
+    if platform == "cpu":
+        arguments["enforce_eager"] = True  # compiling takes minutes and gains little
+        if not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
+            arguments["kv_cache_memory_bytes"] = _CPU_CACHE_BYTES
+    return arguments
+
+
+def memory_argument(provider: RemoteProvider, dtype: str, ranks: int) -> dict[str, float]:
+    """The share of the GPU for vLLM, so that the provider's sources find room beside it."""
+    free, total = torch.cuda.mem_get_info()
+    model = provider.parameters * _ITEM_BYTES.get(dtype, 2) // ranks
+    return {"gpu_memory_utilization": utilisation(total, free, provider.source_bytes, model)}
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Put back the states of random generators: an engine that starts in this process seeds all."""
+    python, arrays, tensors = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(arrays)
+        torch.set_rng_state(tensors)
+        if devices:
+            torch.cuda.set_rng_state_all(devices)
+
+
+def _end_tokens(model_config: Any) -> set[int]:
+    """End-of-text tokens named by the configuration and by `generation_config.json` (ids)."""
+    named = [
+        getattr(model_config.hf_config, "eos_token_id", None),
+        model_config.try_get_generation_config().get("eos_token_id"),
+    ]
+    flat = [token for entry in named for token in (entry if isinstance(entry, list) else [entry])]
+    return {token for token in flat if isinstance(token, int)}
