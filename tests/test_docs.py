@@ -17,7 +17,7 @@ def _generator():
     return module
 
 
-@pytest.mark.parametrize("page", ["run_file.md", "merge_rules.md"])
+@pytest.mark.parametrize("page", ["run_file.md", "merge_rules.md", "algorithms.md"])
 def test_page_is_current(page):
     made = _generator().PAGES[page]()
     assert (ROOT / "docs" / page).read_text() == made, "run: python docs/generate.py"

@@ -234,18 +234,23 @@ def check_failed_candidates_are_no_example(entry: Entry) -> None:
 
 def check_replay_restores_the_state(entry: Entry) -> None:
     """The same asks and tells give the same points, numbers and choices mixed, some failing."""
-    problem: dict[str, Any] = {"seed": 3, "population": 6, "constraints": int(entry.constraints)}
-    for levels in ((), LEVELS):
-        score = _replayed(entry, levels)
-        first, second = (
-            _play(entry, entry.searcher(6, levels=levels, **problem), 40, score) for _ in range(2)
+    constraints = int(entry.constraints)
+
+    def asked(levels: tuple[int, ...], seed: int) -> Array:
+        searcher = entry.searcher(
+            6, levels=levels, seed=seed, population=6, constraints=constraints
         )
-        assert np.array_equal(first, second), "another course on the second time"
-    other = _play(entry, entry.searcher(6, levels=LEVELS, **{**problem, "seed": 4}), 40, score)
-    assert not np.array_equal(first[-4:], other[-4:]), "the seed makes no difference"
+        return _play(entry, searcher, 40, mixed_results(entry, levels))
+
+    mixed = asked(LEVELS, 3)
+    assert np.array_equal(mixed, asked(LEVELS, 3)), "another course the second time"
+    assert not np.array_equal(mixed[-4:], asked(LEVELS, 4)[-4:]), "the seed makes no difference"
+    if entry.most > 100:
+        assert np.array_equal(asked((), 3), asked((), 3)), "another course the second time"
 
 
-def _replayed(entry: Entry, levels: tuple[int, ...]) -> Score:
+def mixed_results(entry: Entry, levels: tuple[int, ...]) -> Score:
+    """Every fourth fails; a constraint is broken at times, where the algorithm takes one."""
     inner = failing(sphere(entry.objectives, levels), lambda point, number: number % 4 == 3)
 
     def score(point: Array, number: int) -> tuple[Array, Array]:
@@ -323,10 +328,11 @@ def check_it_beats_random_search(entry: Entry) -> None:
     mixed = (0, 3, 0, 4, 0, 4, 0, 5, 0, 3, 0, 4) if entry.unordered else (0,) * 7 + (3,)
     for levels in ((0,) * 8, mixed):
         score, seeds = sphere(entry.objectives, levels), (1, 2) if entry.most > 100 else (1,)
+        population = min(10, entry.most // 2)
         played = [
             _play(
                 entry,
-                entry.searcher(len(levels), levels=levels, population=10, seed=seed),
+                entry.searcher(len(levels), levels=levels, population=population, seed=seed),
                 160,
                 score,
             )
@@ -334,7 +340,9 @@ def check_it_beats_random_search(entry: Entry) -> None:
         ]
         chance = np.random.default_rng(0).random((6, *played[0].shape))
         ours = np.mean([_quality(points, score) for points in played])
-        theirs = np.mean([_quality(snapped(points, levels), score) for points in chance])
+        lucky = [_quality(snapped(points, levels), score) for points in chance]
+        # numbers alone are easy: better than the luckiest of six; one wrong choice is dear
+        theirs = np.mean(lucky) if any(levels) or entry.most < 100 else max(lucky)
         assert ours > theirs, f"{ours} against {theirs} at random, levels {levels}"
 
 

@@ -85,7 +85,7 @@ def test_worker_drives_the_engine():
 
 def test_layerwise_reload():
     from vllm.model_executor.model_loader import reload
-    from vllm.model_executor.model_loader.reload import layerwise, meta
+    from vllm.model_executor.model_loader.reload import layerwise, meta, types
 
     assert list(inspect.signature(reload.initialize_layerwise_reload).parameters) == ["model"], (
         "initialize_layerwise_reload takes something else"
@@ -93,7 +93,7 @@ def test_layerwise_reload():
     assert _takes(layerwise.finalize_layerwise_processing, "model", "model_config"), (
         "finalize_layerwise_reload takes something else"
     )
-    assert {"load_numel", "load_numel_total"} <= set(vars(layerwise.LayerReloadingInfo)), (
+    assert {"load_numel", "load_numel_total"} <= set(vars(types.LayerReloadingInfo)), (
         "how much of a layer was loaded is not to be seen: internals._parts"
     )
     assert "copy_.default" in inspect.getsource(meta.CopyCounter), (

@@ -15,7 +15,7 @@ import torch
 from fitness.engine import RemoteProvider, ShapeError
 from fitness.engines.encoding import Encoder
 from fitness.engines.lengths import PromptLengths
-from fitness.engines.resident import build_tokenizer
+from fitness.engines.resident import build_tokenizer, end_tokens
 from fitness.engines.vllm import requirements
 from fitness.engines.vllm.failures import from_data
 from fitness.engines.vllm.memory import utilisation
@@ -113,9 +113,10 @@ class VllmEngine:
             self.close()
             raise
         self.tokenizer = build_tokenizer(folder, trust_remote_code)
-        self._encoder = Encoder(self.tokenizer, _end_tokens(self.llm.model_config))
-        self.max_length = int(self.llm.model_config.max_model_len)
-        self._lengths = PromptLengths(self._encoder, self.max_length, one_more=True)
+        model_config = self.llm.model_config
+        self._encoder = Encoder(self.tokenizer, end_tokens(folder, model_config.hf_config))
+        self.max_model_len = int(model_config.max_model_len)
+        self._lengths = PromptLengths(self._encoder, self.max_model_len, one_more=True)
 
     def load(self, payload: object) -> None:
         """Make the resident model the candidate `payload`: every rank merges its shard in place.
@@ -163,7 +164,7 @@ class VllmEngine:
         """Refuse requests that do not fit the model; needs no weights.
 
         Raises:
-            FitnessError: prompt and answer together are longer than `max_length`.
+            FitnessError: prompt and answer together are longer than `max_model_len`.
         """
         self._lengths.check(requests)
 
@@ -200,6 +201,9 @@ def prepare_environment(tensor_parallel: int) -> None:
         # Several engines on one machine would all bind their threads to the same core.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     }
+    if not torch.cuda.is_available():
+        # It compiles parts of the sampler: 20 s at the first answer, and no faster afterwards.
+        defaults["TORCHDYNAMO_DISABLE"] = "1"
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if tensor_parallel == 1 else "1"
@@ -249,13 +253,3 @@ def _undisturbed() -> Iterator[None]:
         torch.set_rng_state(tensors)
         if devices:
             torch.cuda.set_rng_state_all(devices)
-
-
-def _end_tokens(model_config: Any) -> set[int]:
-    """End-of-text tokens named by the configuration and by `generation_config.json` (ids)."""
-    named = [
-        getattr(model_config.hf_config, "eos_token_id", None),
-        model_config.try_get_generation_config().get("eos_token_id"),
-    ]
-    flat = [token for entry in named for token in (entry if isinstance(entry, list) else [entry])]
-    return {token for token in flat if isinstance(token, int)}
