@@ -58,8 +58,8 @@ class EngineKind:
     Attributes:
         name: as the run file spells it.
         doc: one line.
-        check: everything that can be known of the run file's `engine` and a model's folder without
-            weights; gives what holds prompts against the engine's room. Raises `FitnessError`.
+        check: everything that can be known of the run file and a model's folder without weights;
+            gives what holds prompts against the engine's room. Raises `FitnessError`.
         build: starts it. Raises `FitnessError`, `InputError`.
         beside: bytes of host memory that a process of it takes beside the model on a CPU: libraries,
             vLLM's cache of keys and values.
@@ -67,14 +67,15 @@ class EngineKind:
 
     name: str
     doc: str
-    check: Callable[[Engine, Path], PromptLengths]
+    check: Callable[[RunFile, Path], PromptLengths]
     build: Callable[[Opened], Running]
     beside: int
 
 
-def _check_transformers(section: Engine, model: Path) -> PromptLengths:
+def _check_transformers(config: RunFile, model: Path) -> PromptLengths:
     from fitness.engines.transformers import TransformersEngine
 
+    section = config.engine
     engine = TransformersEngine(
         model,
         None,  # pyright: ignore[reportArgumentType]
@@ -106,15 +107,17 @@ def _build_transformers(opened: Opened) -> Running:
     return Running(engine, keep)
 
 
-def _check_vllm(section: Engine, model: Path) -> PromptLengths:
+def _check_vllm(config: RunFile, model: Path) -> PromptLengths:
     from fitness.engines.lengths import prompt_lengths
     from fitness.engines.vllm.engine import prepare_environment
     from fitness.engines.vllm.requirements import check_vllm
 
+    section = config.engine
     prepare_environment(section.tensor_parallel)
     check_vllm(
         json.loads((model / "config.json").read_text(encoding="utf-8")),
-        device=section.device,
+        # the driver's machine need not be like those of a cluster
+        device=section.device if config.cluster.address == "local" else None,
         tensor_parallel=section.tensor_parallel,
         arguments=section.arguments,
         sampling=section.sampling,

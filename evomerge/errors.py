@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from evomerge.cluster.jobs import EvaluatorBuildError
 from evomerge.runs.database import RecordingError
 from fitness.errors import FitnessError
 from search_spaces.errors import InputError
@@ -27,6 +28,9 @@ def exit_codes(run: Path | None = None) -> Iterator[None]:
     except RecordingError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
+    except EvaluatorBuildError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         begun = run is not None and (run / "run.db").exists()
         what = f"continue with 'evomerge resume {run}'" if begun else "nothing was begun"

@@ -9,6 +9,11 @@ from fitness.estimate import Estimate
 from fitness.items import Response
 from search_spaces.recipe import Recipe
 
+AS_SEARCHED = "as_searched"
+"""The test items again, for a winner merged as the search merged it: by thresholds looked up in
+tables. What differs from split `test`, where models are merged as they are exported, is what the
+tables cost."""
+
 
 class Outcome(StrEnum):
     """The closed list of ends. Only `SCORED` carries numbers."""

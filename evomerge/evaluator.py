@@ -73,7 +73,23 @@ class EvaluatorFactory:
         judge = build_judge(self.config, self.folder, model, full=self.full)
         opened = Opened(self.config, self.folders, sources, model)
         running = ENGINES[self.config.engine.kind].build(opened)
+        check_lengths(running.engine, judge)
         return CandidateEvaluator(running.engine, judge, running.keep)
+
+
+def check_lengths(engine: ResidentModel, judge: Judge) -> None:
+    """Refuse prompts that the running engine has no room for, before any is paid for.
+
+    Raises:
+        FitnessError: names the task and the item.
+    """
+    for items in judge.items.values():
+        for item in items:
+            try:
+                engine.check_lengths(item.requests)
+            except FitnessError as error:
+                where = f"task '{item.task}', item {item.index}"
+                raise FitnessError(error.passed, error.rule, where, error.remedy) from None
 
 
 class CandidateEvaluator:

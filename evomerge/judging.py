@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from evomerge.config import Objective, RunFile
+from evomerge.evaluation import AS_SEARCHED
 from evomerge.runs.database import ItemRow
 from fitness.estimate import Estimate
 from fitness.items import Item, Reply, Request, Response
@@ -18,10 +19,6 @@ from fitness.splits import SplitSizes, deal
 from fitness.tasks import TaskSet, TaskSpec, compile_tasks
 
 SPLITS = ("search", "selection", "test")
-AS_SEARCHED = "as_searched"
-"""The test items again, for a winner merged as the search merged it: by thresholds looked up in
-tables. What differs from split `test`, where models are merged as they are exported, is what the
-tables cost."""
 
 
 @dataclass(frozen=True)

@@ -187,7 +187,7 @@ def check_prompts(config: RunFile, model: Path, judge: Judge) -> None:
         FitnessError: an engine that is not installed, an architecture that it does not know, or a
             prompt that is too long.
     """
-    lengths = ENGINES[config.engine.kind].check(config.engine, model)
+    lengths = ENGINES[config.engine.kind].check(config, model)
     for items in judge.items.values():
         for item in items:
             lengths.check(item.requests, f"task '{item.task}', item {item.index}")
@@ -248,8 +248,9 @@ def check_resources(config: RunFile, sources: "Sources") -> list[tuple[str, str]
             "memory",
             f"{_gb(needed)} for {workers} evaluator(s) and the mapped sources; {_gb(available)} free",
         ),
-        ("sources live", _placement(config, sources, model).sentence()),
     ]
+    if config.cluster.address == "local":
+        facts.append(("sources live", _placement(config, sources, model).sentence()))
     if workers * each > total:
         fitting = total // each
         remedy = f"use at most {fitting} evaluator(s)" if fitting else "use a machine with more"

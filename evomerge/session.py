@@ -7,8 +7,8 @@ from pathlib import Path
 
 from evomerge.cluster.executor import Executor, RayExecutor, SerialExecutor
 from evomerge.config import RunFile
+from evomerge.evaluation import AS_SEARCHED
 from evomerge.evaluator import EvaluatorFactory
-from evomerge.judging import AS_SEARCHED
 from evomerge.merge.compiled import kernels_are_compiled
 from evomerge.preflight import Prepared, check_searcher, plan_of, prepare
 from evomerge.report.summary import budget_of

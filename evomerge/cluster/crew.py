@@ -61,8 +61,13 @@ class Crew:
         self._next_look = time.monotonic() + _LOOK_SECONDS
         self._said_alone = -math.inf
         self._names = 0
+        self._built = False
         self.slots: list[Slot] = []
-        self._add(evaluators_wanted(list(nodes.values()), evaluators, share))
+        self._add(
+            max(self._room, 1)  # where nodes come later, one waits for the first
+            if self._grows
+            else evaluators_wanted(list(nodes.values()), evaluators, share)
+        )
 
     @property
     def workers(self) -> int:
@@ -98,8 +103,8 @@ class Crew:
         try:
             value = self._session.result(slot.call)
         except EvaluatorCallError as failure:
-            if isinstance(failure.cause, USER_ERRORS):
-                raise failure.cause from None
+            if isinstance(failure.cause, USER_ERRORS) and not self._built:
+                raise failure.cause from None  # later the same words have another cause
             if failure.node_lost:
                 logger.warning("%s: its node left while it was being built", slot.name)
                 self.replace(slot)
@@ -112,6 +117,7 @@ class Crew:
             slot.call = self._session.build(slot.actor)
         else:
             slot.phase, slot.call, slot.failed_builds = Phase.IDLE, None, 0
+            self._built = True
 
     def overdue(self, slot: Slot) -> None:
         """Give up on a build that takes too long (see `advance` for what it raises)."""

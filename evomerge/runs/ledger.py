@@ -1,5 +1,6 @@
 """The ledger: every evaluation of a run is paid for once and recorded as it finishes."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
@@ -11,6 +12,9 @@ from evomerge.runs.database import CandidateRow, Database
 from search_spaces.errors import InputError
 from search_spaces.recipe import Recipe
 from search_spaces.variables import Genome
+
+_ROUNDING = 1e-6
+"""Measured for CMA-ES with 20 variables: 1e-9 after 1,500 candidates."""
 
 Rows = Sequence[CandidateRow]
 
@@ -118,14 +122,22 @@ class Ledger:
         rows = self._recorded_rows(phase).values()
         return sorted(rows, key=lambda row: row.told)
 
-    def recall(self, phase: str, number: int, genome: Genome) -> tuple[str, Evaluation] | None:
-        """Recipe hash and search evaluation of candidate `number`, if it was recorded as `genome`."""
+    def recall(
+        self, phase: str, number: int, genome: Genome
+    ) -> tuple[CandidateRow, Evaluation] | None:
+        """Candidate `number` as it was recorded, and its search evaluation; None if it was not.
+
+        Raises:
+            InputError: it was recorded as another genome.
+        """
         row = self._recorded_rows(phase).get(number)
-        if row is None or row.genome != genome:
+        if row is None:
             return None
+        if not nearly(row.genome, genome):
+            raise differs(row, self._database.path)
         evaluation = self._evaluations("search")[row.recipe_hash]
         self._finished(evaluation, False)
-        return row.recipe_hash, evaluation
+        return row, evaluation
 
     def _evaluations(self, split: str) -> dict[str, Evaluation]:
         if split not in self._known:
@@ -158,11 +170,26 @@ class Ledger:
         return True
 
 
+def nearly(recorded: Genome, asked: Genome) -> bool:
+    """Whether a replay asks for what was recorded.
+
+    Another processor's linear algebra may round otherwise, so numbers may differ by what makes no
+    difference; the recorded ones count.
+    """
+    return len(recorded) == len(asked) and all(
+        math.isclose(a, b, rel_tol=_ROUNDING, abs_tol=_ROUNDING)
+        if isinstance(a, float) and isinstance(b, float)
+        else a == b
+        for a, b in zip(recorded, asked, strict=True)
+    )
+
+
 def differs(row: CandidateRow, path: Path) -> InputError:
     """A replay that went another way than the run it replays."""
     return InputError(
         f"{row.phase} candidate {row.id}",
         "the searcher now asks for another candidate than the one recorded",
         str(path),
-        "resume with the package versions in run.yaml (frozen.packages)",
+        "resume with the package versions in run.yaml (frozen.packages), and `gp` and `optuna_cmaes` "
+        "on the same kind of processor",
     )

@@ -12,7 +12,7 @@ from itertools import count
 
 from evomerge.evaluation import Evaluation
 from evomerge.runs.database import CandidateRow
-from evomerge.runs.ledger import differs
+from evomerge.runs.ledger import differs, nearly
 from evomerge.search.plan import Phase
 from evomerge.search.standing import Candidate, Standing
 from search_spaces.recipe import Recipe
@@ -56,8 +56,9 @@ class Asynchronous:
         for position, row in enumerate(ledger.told(name)):
             while len(self._genomes) < row.asked:
                 self._ask()
-            if self._genomes[row.id] != row.genome:
+            if not nearly(row.genome, self._genomes[row.id]):
                 raise differs(row, ledger.path)
+            self._genomes[row.id] = row.genome
             if position < _DECODED and self._phase.space.decode(row.genome).hash != row.recipe_hash:
                 raise differs(row, ledger.path)
             evaluation = ledger.recorded(row.recipe_hash)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from evomerge.runs.database import CandidateRow
-from evomerge.runs.ledger import Wanted
+from evomerge.runs.ledger import Wanted, differs
 from evomerge.search.plan import Phase
 from evomerge.search.standing import Candidate, Standing
 from search_spaces.variables import Genome
@@ -44,11 +44,14 @@ def _evaluate(
     wanted: list[Wanted] = []
     rows: list[CandidateRow] = []
     for number, genome in enumerate(genomes, start=first):
-        # decoding is the dear part of a replay; the first generation is decoded all the same, so
-        # that a space that decodes otherwise than it used to is noticed
-        known = phase.ledger.recall(name, number, genome) if generation else None
-        if known is not None:
-            found[number] = Candidate(number, genome, *known)
+        recorded = phase.ledger.recall(name, number, genome)
+        if recorded is not None:
+            known, evaluation = recorded
+            # decoding is the dear part of a replay; the first generation is decoded all the same,
+            # so that a space that decodes otherwise than it used to is noticed
+            if generation == 0 and phase.space.decode(known.genome).hash != known.recipe_hash:
+                raise differs(known, phase.ledger.path)
+            found[number] = Candidate(number, known.genome, known.recipe_hash, evaluation)
             continue
         recipe = phase.space.decode(genome)
         row = CandidateRow(name, number, generation, genome, recipe.hash, cached=False)

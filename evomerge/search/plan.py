@@ -1,5 +1,6 @@
 """What a phase of searching does, and the clock that may end it."""
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Literal
@@ -12,6 +13,9 @@ from evomerge.search.searcher import Searcher
 from evomerge.search.view import View
 from search_spaces.space import SearchSpace, from_unit
 from search_spaces.variables import Genome
+
+_WRITE_SECONDS = 5.0
+"""Between two records of the time spent: what a crash may give back."""
 
 Schedule = Literal["asynchronous", "generational"]
 
@@ -60,6 +64,7 @@ class Clock:
         self._key = f"hours_over_{plan.phase}"
         self._spent_key = f"hours_spent_{plan.phase}"
         self._before: float = database.meta(self._spent_key, 0.0) if plan.hours else 0.0
+        self._written = -math.inf
         self._began = None if recorded else time.monotonic()  # a replay does not count
 
     def over(self, asked: int) -> bool:
@@ -74,9 +79,12 @@ class Clock:
         now = time.monotonic()
         self._began = now if self._began is None else self._began
         spent = self._before + (now - self._began) / 3600
-        self._database.set_meta(self._spent_key, spent)
         if spent < self._hours:
+            if now - self._written >= _WRITE_SECONDS:
+                self._database.set_meta(self._spent_key, spent)
+                self._written = now
             return False
+        self._database.set_meta(self._spent_key, spent)
         self._database.set_meta(self._key, {"hours": self._hours, "asked": asked})
         return True
 

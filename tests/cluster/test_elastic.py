@@ -108,3 +108,15 @@ def test_a_run_ends_though_evaluators_still_wait_for_room(cluster, tmp_path):
     assert executor.workers == 1
     executor.close()
     assert all(evaluation.scored for evaluation in results.values())
+
+
+def test_a_search_may_begin_before_there_is_room(cluster, tmp_path):
+    """It ended with "the cluster has 0 CPU(s)": no node had come up yet, or all had just left."""
+    executor = RayExecutor(MakeArithmetic(str(tmp_path), "slow"), address=cluster.address)
+    watched = Watched(executor, naps(3))
+    time.sleep(1)
+    assert not watched.done
+    cluster.add_node(num_cpus=1, **SMALL)
+    results = watched.results()
+    executor.close()
+    assert all(evaluation.scored for evaluation in results.values())

@@ -60,7 +60,10 @@ def test_another_session_pays_only_for_what_is_missing(open_ledger, evaluator):
     assert evaluator.asked[-1][1] == "selection"
     ledger = open_ledger()
     assert ledger.recall("search", 1, (0.5, 0.5)) is not None
-    assert ledger.recall("search", 1, (0.5, 0.6)) is None
+    with pytest.raises(InputError, match=r"candidate 1.*another candidate"):
+        ledger.recall("search", 1, (0.5, 0.6))
+    row, _ = ledger.recall("search", 1, (0.5 + 1e-9, 0.5))
+    assert row.genome == (0.5, 0.5), "another processor rounds otherwise: what was recorded counts"
     assert ledger.recall("search", 9, (0.5, 0.5)) is None
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from evomerge.runs.database import Database
 from evomerge.runs.ledger import Ledger
-from evomerge.search import asynchronous
+from evomerge.search import asynchronous, driver
 from evomerge.search.algorithms import ALGORITHMS
 from evomerge.search.driver import Driver
 from evomerge.search.plan import Plan
@@ -34,11 +34,11 @@ class Clockwork:
         self.evaluator, self.workers, self.dies_after = evaluator, workers, dies_after
         self.durations = np.random.default_rng(seed)
         self.idle = []
-        self.most = 0
+        self.most = self.given = 0
 
     def run(self, jobs):
         source, clock, numbers = iter(jobs), 0.0, itertools.count()
-        flight, ended, given = [], False, 0
+        flight, ended = [], False
         while True:
             waits = False
             while not ended and not waits and len(flight) < self.workers:
@@ -59,8 +59,8 @@ class Clockwork:
                 self.idle.append(self.workers - len(flight))
             clock, _, job = heapq.heappop(flight)
             yield job, self.evaluator.evaluate(job.recipe, job.split)
-            given += 1
-            if given == self.dies_after:
+            self.given += 1
+            if self.given == self.dies_after:
                 raise KeyboardInterrupt
 
     def close(self):
@@ -185,3 +185,38 @@ def test_generations_do_not_depend_on_who_was_faster(tmp_path):
         for n in range(3)
     ]
     assert [c.genome for c in runs[0]] == [c.genome for c in runs[1]] == [c.genome for c in runs[2]]
+
+
+class Rounding:
+    """A searcher on a processor whose linear algebra rounds otherwise."""
+
+    def __init__(self, searcher):
+        self._searcher = searcher
+        self.batch = searcher.batch
+
+    def ask(self):
+        return np.clip(self._searcher.ask() + 1e-10, 0, 1)
+
+    def tell(self, number, losses, violations):
+        self._searcher.tell(number, losses, violations)
+
+
+@pytest.mark.parametrize("schedule", ["asynchronous", "generational"])
+def test_a_run_goes_on_where_numbers_round_otherwise(schedule, tmp_path, monkeypatch):
+    """A driver that moved to another kind of processor was refused its own run."""
+    evaluator = Planted()
+    plan = Plan("search", "nsga2", 6, 2, 40, schedule=schedule)
+    with pytest.raises(KeyboardInterrupt):
+        driver_on(tmp_path / "run.db", Clockwork(evaluator, dies_after=20)).search(plan)
+    before = Database(tmp_path / "run.db").candidates("search")
+    original = driver.build_searcher
+    monkeypatch.setattr(driver, "build_searcher", lambda *a: Rounding(original(*a)))
+    found = driver_on(tmp_path / "run.db", Clockwork(evaluator)).search(plan)
+    assert len(found) == 40
+    assert {number: found[number].genome for number in before} == {
+        number: row.genome for number, row in before.items()
+    }
+    recorded = Database(tmp_path / "run.db").candidates("search")
+    assert {number: recorded[number] for number in before} == before
+    paid = [asked for asked in evaluator.asked if evaluator.asked.count(asked) > 1]
+    assert not set(paid) & {(row.recipe_hash, "search") for row in before.values()}

@@ -11,10 +11,10 @@ import pytest
 from evomerge.search.algorithms import ALGORITHMS, build_searcher
 from evomerge.search.battery import CHECKS, Entry
 
-DEAR = {("gp", 1): 16, ("gp", 2): 12}
+DEAR = {("gp", 1): 14, ("gp", 2): 10}
 """Candidates for which a Gaussian process is given time, by number of objectives."""
 
-BRIEF = ("choices", "failures", "replay", "beats")
+BRIEF = ("choices", "failures", "replay")
 """What it is asked with two objectives, where a point takes it seconds."""
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from evomerge.search.algorithms import ALGORITHMS, build_searcher
+from evomerge.search.archive import gains, hypervolume
 from evomerge.search.battery import failing, play, sphere
 from evomerge.search.searcher import Problem
 
@@ -128,6 +129,19 @@ def test_the_worst_seen_stands_for_what_failed_in_a_model():
         score = failing(sphere(1), lambda point, number: bool(point[0] < 0.5))
         late = play(searcher, 24, score, steady=True, pending=2)[-10:, 0]
         assert np.mean(late < 0.5) < 0.6, name
+
+
+def test_a_gaussian_process_finds_a_front_with_few_candidates():
+    """Two objectives, 24 candidates in 4 dimensions: the battery's budgets are too small for it."""
+    searcher = build_searcher("gp", Problem(4, 2, population=8, seed=1, steady=True))
+    points = play(searcher, 24, sphere(2), steady=True, pending=1)
+    random = np.random.default_rng(0).random((200, 24, 4))
+
+    def volume(points):
+        losses = np.array([sphere(2)(point, 0)[0] for point in points])
+        return hypervolume(gains(losses, ["minimize"] * 2), np.array([-0.25, -0.25]))
+
+    assert volume(points) > max(volume(each) for each in random)
 
 
 @pytest.mark.parametrize("steady", [False, True])

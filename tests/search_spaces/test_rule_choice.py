@@ -15,7 +15,7 @@ from search_spaces.recipe import TensorPlan
 from search_spaces.roles import role
 from search_spaces.rules import RULES
 from search_spaces.space import from_unit, named, to_unit
-from search_spaces.variables import Choice, Genome, Real
+from search_spaces.variables import Choice, Genome, Real, levels
 
 LAYERS = 6
 TENSORS = [
@@ -262,13 +262,21 @@ def test_the_default_search_finds_the_stages_and_their_numbers() -> None:
     def best(name: str) -> float:
         count = len(STAGED.variables)
         start = np.array([to_unit(STAGED, seed) for seed in STAGED.seeds().values()])
-        problem = Problem(variables=count, objectives=1, population=12, seed=1, initial=start)
+        problem = Problem(
+            variables=count,
+            objectives=1,
+            population=12,
+            seed=1,
+            initial=start,
+            levels=tuple(map(levels, STAGED.variables)),
+        )
         searcher = build_searcher(name, problem)
         losses: list[float] = []
         for _ in range(40):
-            found = [loss(point) for point in searcher.ask()]
-            searcher.tell(np.array(found)[:, None], np.zeros((len(found), 0)))
-            losses += found
+            points = [searcher.ask() for _ in range(searcher.batch)]
+            for point in points:
+                searcher.tell(len(losses), np.array([loss(point)]), np.zeros(0))
+                losses.append(loss(point))
         return min(losses)
 
     assert best(algorithm) < min(0.5, best("random"))

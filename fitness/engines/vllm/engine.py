@@ -17,7 +17,7 @@ from fitness.engines.encoding import Encoder
 from fitness.engines.lengths import PromptLengths
 from fitness.engines.resident import build_tokenizer, end_tokens
 from fitness.engines.vllm import requirements
-from fitness.engines.vllm.failures import from_data
+from fitness.engines.vllm.failures import BrokenEngineError, from_data
 from fitness.engines.vllm.memory import utilisation
 from fitness.errors import FitnessError, one_line
 from fitness.items import Reply, Request
@@ -153,12 +153,19 @@ class VllmEngine:
             FitnessError: a request too long for the model, options that are not implemented, or
                 logits that are not finite.
             RuntimeError: no candidate is loaded, or an output is another's.
+            BrokenEngineError: vLLM failed in the middle; the engine cannot be used again.
         """
         from fitness.engines.vllm import scoring
 
         if self._version is None:
             raise RuntimeError("answer() before a load() that succeeded: no candidate is resident")
-        return scoring.answer(self.llm, self._encoder, requests, self._version, self._sampling)
+        try:
+            return scoring.answer(self.llm, self._encoder, requests, self._version, self._sampling)
+        except Exception as error:
+            # What was asked stays in vLLM's scheduler, beside a batch that was never finished.
+            if self.llm.llm_engine.has_unfinished_requests():
+                raise BrokenEngineError(f"vLLM broke off its work: {one_line(error)}") from error
+            raise
 
     def check_lengths(self, requests: Sequence[Request]) -> None:
         """Refuse requests that do not fit the model; needs no weights.

@@ -14,6 +14,11 @@ from typing import Any, TypeAlias
 Failure: TypeAlias = dict[str, Any]
 """`type` (module:name), `text`, `args` and `state` (plain values only), `traceback`."""
 
+
+class BrokenEngineError(RuntimeError):
+    """The engine holds requests that it will never finish: it has to be replaced."""
+
+
 _PLAIN = (str, int, float, bool, type(None))
 
 

@@ -42,7 +42,7 @@ from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 from vllm.platforms import current_platform
 
 from fitness.engine import ListedWeights
-from fitness.engines.vllm.failures import Failure, as_data
+from fitness.engines.vllm.failures import BrokenEngineError, Failure, as_data
 from fitness.engines.vllm.lazy import Merging
 
 if TYPE_CHECKING:
@@ -160,8 +160,10 @@ class MergingEngine(WeightTransferEngine[OpenInfo, CandidateInfo]):
             loaded = self.model.load_weights(merging.tensors())  # pyright: ignore[reportCallIssue]
         except BaseException as error:
             merging.abandon(error)
-            finalize_layerwise_reload(self.model, self.model_config)
-            _put_back(stored)
+            try:
+                finalize_layerwise_reload(self.model, self.model_config)
+            finally:
+                _put_back(stored)
             raise
         parts = _parts(self.model)
         finalize_layerwise_reload(self.model, self.model_config)
@@ -309,10 +311,10 @@ def reset_caches(llm: LLM) -> None:
     """Forget what was computed with other weights.
 
     Raises:
-        RuntimeError: vLLM did not, because it still works on a request.
+        BrokenEngineError: vLLM did not, because it still works on a request.
     """
     if not llm.reset_prefix_cache():
-        raise RuntimeError("vLLM kept its prefix cache: a request is still running")
+        raise BrokenEngineError("vLLM kept its prefix cache: a request is still running")
     llm.llm_engine.reset_encoder_cache()
     llm.reset_mm_cache()
 

@@ -126,7 +126,7 @@ class View:
         for place, axis in enumerate(self.axes):
             if axis is None:
                 shown = shown.unsqueeze(place)
-        return shown
+        return shown.contiguous()  # as a lazy tensor says that it is
 
     def cut(self, place: int, first: int, last: int) -> View:
         """Elements `first` to `last` of the visible axis `place`, which is a stored one."""

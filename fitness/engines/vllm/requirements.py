@@ -23,6 +23,12 @@ OURS = {
         ("distributed_executor_backend", "pipeline_parallel_size", "data_parallel_size"),
         "evomerge sets it: `engine.tensor_parallel` and the cluster spread the work",
     ),
+    **dict.fromkeys(
+        ("speculative_config", "runner", "pooler_config", "enable_sleep_mode", "tokens_only"),
+        "evomerge cannot score with it: weights and log probabilities would not be the candidate's",
+    ),
+    "max_logprobs": "evomerge relies on vLLM's default to find ties",
+    "hf_token": "run files are kept with runs: set HF_TOKEN in the environment",
     "logprobs_mode": "evomerge sets it: scores are made of raw log probabilities",
     "tensor_parallel_size": "it is `engine.tensor_parallel`",
     "dtype": "it is `engine.dtype`",
@@ -63,7 +69,7 @@ def check_version() -> None:
 def check_vllm(
     config: Mapping[str, Any],
     *,
-    device: str = "auto",
+    device: str | None = "auto",
     tensor_parallel: int = 1,
     arguments: Mapping[str, Any] | None = None,
     sampling: Mapping[str, Any] | None = None,
@@ -72,7 +78,7 @@ def check_vllm(
 
     Args:
         config: the model's config.json.
-        device: of the run file's `engine`, and so
+        device: of the run file's `engine`; None: it will run on another machine than this. And so
         tensor_parallel, arguments, sampling: are these.
 
     Raises:
@@ -85,8 +91,10 @@ def check_vllm(
     from fitness.engines.vllm import internals
     from fitness.engines.vllm.sampling import check_sampling
 
-    check_device(device, internals.device_type())
-    _check_ranks(config, tensor_parallel, _gpus(internals.device_type()))
+    if device is not None:
+        check_device(device, internals.device_type())
+    gpus = None if device is None else _gpus(internals.device_type())
+    _check_ranks(config, tensor_parallel, gpus)
     _check_architecture(config, internals.serves)
     check_arguments(arguments or {}, internals.argument_names())
     check_sampling(sampling or {})
@@ -122,7 +130,8 @@ def check_arguments(arguments: Mapping[str, Any], known: set[str]) -> None:
         FitnessError: names the first.
     """
     for name, value in arguments.items():
-        passed = f"arguments.{name} = {value!r}"
+        shown = "…" if "token" in name else repr(value)
+        passed = f"arguments.{name} = {shown}"
         if name not in known:
             raise FitnessError(
                 passed,
