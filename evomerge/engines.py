@@ -109,7 +109,7 @@ def _build_transformers(opened: Opened) -> Running:
 
 def _check_vllm(config: RunFile, model: Path) -> PromptLengths:
     from fitness.engines.lengths import prompt_lengths
-    from fitness.engines.vllm.engine import prepare_environment
+    from fitness.engines.vllm.engine import check_configuration, prepare_environment
     from fitness.engines.vllm.requirements import check_vllm
 
     section = config.engine
@@ -122,6 +122,15 @@ def _check_vllm(config: RunFile, model: Path) -> PromptLengths:
         arguments=section.arguments,
         sampling=section.sampling,
     )
+    if config.cluster.address == "local":
+        check_configuration(
+            model,
+            section.arguments,
+            dtype=section.dtype,
+            max_model_len=section.max_model_len,
+            tensor_parallel=section.tensor_parallel,
+            trust_remote_code=section.trust_remote_code,
+        )
     return prompt_lengths(model, section.max_model_len, section.trust_remote_code, one_more=True)
 
 

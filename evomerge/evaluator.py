@@ -16,6 +16,7 @@ from evomerge.engines import ENGINES, Opened
 from evomerge.evaluation import Evaluation, Outcome
 from evomerge.judging import Judge, build_judge
 from evomerge.run_sources import open_run_sources
+from evomerge.search.baselines import average
 from fitness.engine import Engine as ResidentModel
 from fitness.errors import FitnessError
 from search_spaces.errors import InputError
@@ -74,6 +75,7 @@ class EvaluatorFactory:
         opened = Opened(self.config, self.folders, sources, model)
         running = ENGINES[self.config.engine.kind].build(opened)
         check_lengths(running.engine, judge)
+        try_out(running.engine, judge, sources.names[0])
         return CandidateEvaluator(running.engine, judge, running.keep)
 
 
@@ -90,6 +92,14 @@ def check_lengths(engine: ResidentModel, judge: Judge) -> None:
             except FitnessError as error:
                 where = f"task '{item.task}', item {item.index}"
                 raise FitnessError(error.passed, error.rule, where, error.remedy) from None
+
+
+def try_out(engine: ResidentModel, judge: Judge, source: str) -> None:
+    """Have a source answer one request, so that an engine that never could is a failed start and not
+    a night of failed candidates. Raises whatever the engine does."""
+    request = next(r for items in judge.items.values() for item in items for r in item.requests)
+    engine.load(average([source], None))
+    engine.answer([request])
 
 
 class CandidateEvaluator:

@@ -99,6 +99,7 @@ def prepare(
         )
         facts.append(("note", note))
     if thorough:
+        check_room(config)
         check_prompts(config, model, judge)
         check_objectives(judge)
         facts += [("note", warning) for warning in sources.warnings()]
@@ -178,6 +179,33 @@ def check_searcher(prepared: Prepared) -> None:
     """
     plan = plan_of(prepared, prepared.config.search.budget.evaluations)
     build_searcher(plan.algorithm, problem_of(plan, prepared.space, prepared.goals))
+
+
+def check_room(config: RunFile) -> None:
+    """Refuse more evaluators, or greater ones, than this machine has room for.
+
+    Raises:
+        InputError: names what does not fit.
+    """
+    import os
+
+    import torch
+
+    from evomerge.cluster.room import evaluators_wanted, share_wanted
+
+    cluster = config.cluster
+    if cluster.executor == "serial" or cluster.address != "local":
+        return
+    cores = max(os.cpu_count() or 1, len(os.sched_getaffinity(0)))
+    nodes = [{"CPU": float(cores), "GPU": float(torch.cuda.device_count())}]
+    share = share_wanted(
+        nodes,
+        cluster.cpus_per_evaluator,
+        cluster.gpus_per_evaluator,
+        config.engine.tensor_parallel,
+        config.engine.device,
+    )
+    evaluators_wanted(nodes, cluster.evaluators, share)
 
 
 def check_prompts(config: RunFile, model: Path, judge: Judge) -> None:

@@ -1,11 +1,17 @@
 """A session: one process driving one run, from its folder to its last figure."""
 
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from evomerge.cluster.executor import Executor, RayExecutor, SerialExecutor
+from evomerge.cluster.executor import (
+    EvaluatorBuildError,
+    Executor,
+    RayExecutor,
+    SerialExecutor,
+)
 from evomerge.config import RunFile
 from evomerge.evaluation import AS_SEARCHED
 from evomerge.evaluator import EvaluatorFactory
@@ -23,6 +29,7 @@ from evomerge.search.driver import Driver
 from evomerge.search.goals import plain
 from evomerge.search.plan import Plan
 from evomerge.search.view import View
+from fitness.errors import FitnessError
 from fitness.functions import function_digest
 from search_spaces.dialect import dump_recipe
 from search_spaces.errors import InputError
@@ -54,10 +61,22 @@ def start(run_file: Path, folder: Path, evaluations: int | None, view: View) -> 
     check_searcher(prepared)
     frozen = freeze(config, dict(prepared.folders), run_file)
     run = RunFolder.create(folder, frozen, lambda database: _begin(database, prepared))
-    with closing(run):
-        run.lock()
-        _drive(run, prepared, view)
-        _require_winner(run)
+    try:
+        with closing(run):
+            run.lock()
+            _drive(run, prepared, view)
+            _require_winner(run)
+    except (InputError, FitnessError, EvaluatorBuildError):
+        _forget_if_empty(folder)
+        raise
+
+
+def _forget_if_empty(folder: Path) -> None:
+    """Remove a run that could not even begin: mended, it may begin in the same folder."""
+    with closing(Database(folder / "run.db")) as database:
+        begun = database.evaluations("search")
+    if not begun:
+        shutil.rmtree(folder)
 
 
 def resume(folder: Path, evaluations: int | None, view: View, moved: Sequence[str] = ()) -> None:

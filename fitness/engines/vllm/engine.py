@@ -78,15 +78,17 @@ class VllmEngine:
         platform = internals.device_type()
         requirements.check_device(device, platform)
         requirements.check_arguments(arguments or {}, internals.argument_names())
-        chosen = {
-            "model": str(folder),
-            "dtype": dtype,
-            "max_model_len": -1 if max_model_len is None else max_model_len,
-            "trust_remote_code": trust_remote_code,
-            **default_arguments(platform, tensor_parallel),
-            **(memory_argument(provider, dtype, tensor_parallel) if platform == "cuda" else {}),
-            **(arguments or {}),
-        }
+        chosen = engine_arguments(
+            folder,
+            platform,
+            dtype=dtype,
+            max_model_len=max_model_len,
+            tensor_parallel=tensor_parallel,
+            trust_remote_code=trust_remote_code,
+        )
+        if platform == "cuda":
+            chosen |= memory_argument(provider, dtype, tensor_parallel)
+        chosen |= arguments or {}
         info = internals.OpenInfo(
             provider.name,
             dict(provider.arguments),
@@ -100,7 +102,7 @@ class VllmEngine:
         with _undisturbed():
             try:
                 self.llm = internals.start(chosen)
-            except ValueError as error:
+            except (TypeError, ValueError) as error:
                 raise FitnessError(
                     f"model folder {folder}",
                     f"vLLM cannot start with it: {one_line(error)}",
@@ -217,6 +219,51 @@ def prepare_environment(tensor_parallel: int) -> None:
     plugins = os.environ.get("VLLM_PLUGINS")
     if plugins is not None and "evomerge" not in plugins.split(","):
         os.environ["VLLM_PLUGINS"] = ",".join(filter(None, [plugins, "evomerge"]))
+
+
+def check_configuration(config_folder: Path, arguments: Mapping[str, Any], **section: Any) -> None:
+    """Let vLLM make its configuration of the engine's arguments, without an engine.
+
+    Args:
+        config_folder: folder with `config.json` and the tokenizer.
+        arguments: the user's.
+        section: the keywords of `engine_arguments`.
+
+    Raises:
+        FitnessError: vLLM refuses them.
+    """
+    from fitness.engines.vllm import internals
+
+    chosen = engine_arguments(config_folder, internals.device_type(), **section)
+    with _undisturbed():
+        try:
+            internals.check_arguments({**chosen, **arguments})
+        except (TypeError, ValueError, AssertionError, NotImplementedError) as error:
+            raise FitnessError(
+                f"arguments = {dict(arguments)}",
+                f"vLLM refuses the engine's settings: {one_line(error)}",
+                "engine",
+                "change them, or use `engine.kind: transformers`",
+            ) from error
+
+
+def engine_arguments(
+    folder: Path,
+    platform: str,
+    *,
+    dtype: str,
+    max_model_len: int | None,
+    tensor_parallel: int,
+    trust_remote_code: bool,
+) -> dict[str, Any]:
+    """vLLM's engine arguments for the keys of the run file's `engine`, and defaults for others."""
+    return {
+        "model": str(folder),
+        "dtype": dtype,
+        "max_model_len": -1 if max_model_len is None else max_model_len,
+        "trust_remote_code": trust_remote_code,
+        **default_arguments(platform, tensor_parallel),
+    }
 
 
 def default_arguments(platform: str, tensor_parallel: int) -> dict[str, Any]:

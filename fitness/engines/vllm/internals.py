@@ -274,6 +274,14 @@ def start(arguments: Mapping[str, Any]) -> LLM:
     )
 
 
+def check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Make vLLM's configuration as `start` would; raises what vLLM raises."""
+    from vllm.engine.arg_utils import EngineArgs
+
+    register()
+    EngineArgs(**arguments, load_format="dummy").create_engine_config()
+
+
 def _let_attributes_be_searched() -> None:
     """Keep vLLM's start on a CPU from failing where llvmlite (Numba) was imported before.
 
