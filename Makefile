@@ -12,7 +12,7 @@ ORACLE := .venv-oracle
 CONSTRAINTS := constraints/pinned.txt
 QUICKSTART := runs/quickstart
 
-.PHONY: demo test check format oracle bench bench-merge clean
+.PHONY: demo test check format oracle bench bench-merge bench-cluster clean
 
 $(VENV)/installed: pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "evomerge needs Python 3.11 or newer: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
@@ -71,6 +71,12 @@ bench: $(VENV)/installed-dev
 # Against mergekit on a model of 0.5B parameters: about ten minutes, 5 GB of disk.
 bench-merge: $(VENV)/installed-dev $(ORACLE)/installed
 	@$(BIN)/python -m benchmarks.merge --json
+
+# Utilisation, a candidate against mergekit-evolve's way, a search under fire: about half an hour.
+bench-cluster: $(VENV)/installed-dev $(ORACLE)/installed
+	@$(BIN)/python -m benchmarks.cluster --json
+	@$(BIN)/python -m benchmarks.engine --json
+	@$(BIN)/python -m benchmarks.chaos --json
 
 clean:
 	@rm -rf $(VENV) $(ORACLE) build ./*.egg-info
