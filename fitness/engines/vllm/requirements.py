@@ -27,7 +27,6 @@ OURS = {
         ("speculative_config", "runner", "pooler_config", "enable_sleep_mode", "tokens_only"),
         "evomerge cannot score with it: weights and log probabilities would not be the candidate's",
     ),
-    "max_logprobs": "evomerge relies on vLLM's default to find ties",
     "hf_token": "run files are kept with runs: set HF_TOKEN in the environment",
     "logprobs_mode": "evomerge sets it: scores are made of raw log probabilities",
     "tensor_parallel_size": "it is `engine.tensor_parallel`",
@@ -141,6 +140,9 @@ def check_arguments(arguments: Mapping[str, Any], known: set[str]) -> None:
             )
         if name in OURS:
             raise FitnessError(passed, OURS[name], "engine", "remove it")
+        if name == "max_logprobs" and value == 0:
+            rule = "scoring asks vLLM for the likeliest token"
+            raise FitnessError(passed, rule, "engine", "use 1 or more, or remove it")
 
 
 def _gpus(platform: str) -> int | None:
