@@ -52,7 +52,10 @@ def _first_error(error: ValidationError, where: str) -> InputError:
         return InputError(f"no '{key}'", "it is required", where, "add it")
     message = first["msg"].removeprefix("Value error, ")
     given = "" if isinstance(first["input"], (dict, list)) else f" = {first['input']!r}"
-    return InputError(f"{key}{given}", message, where, "correct the value")
+    rule, said, remedy = message.rpartition("; ")
+    return InputError(
+        f"{key}{given}", rule or message, where, remedy if said else "correct the value"
+    )
 
 
 def _keys_beside(location: tuple[int | str, ...]) -> list[str]:

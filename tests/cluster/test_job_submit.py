@@ -147,9 +147,9 @@ def test_the_rayjob_names_what_it_brings():
     head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
     volumes = {volume["name"]: volume for volume in head["volumes"]}
     assert volumes["runs"]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
-    assert volumes["work"]["configMap"]["name"] == settings["metadata"]["name"]
+    assert volumes["input"]["configMap"]["name"] == settings["metadata"]["name"]
     (container,) = head["containers"]
     mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
-    assert mounts == {"/runs": "runs", "/work": "work"}
-    for path in ("/work/run.yaml", "/runs/night", "--moved /work"):
+    assert mounts == {"/runs": "runs", "/input": "input"}
+    for path in ("/input/run.yaml", "/runs/night", "--moved /input"):
         assert path in job["spec"]["entrypoint"]
