@@ -53,23 +53,25 @@ class Ledger:
         """Evaluations of `wanted` on `split`, in its order.
 
         Args:
-            wanted: recipes; equal ones are evaluated once.
+            wanted: recipes; equal ones are evaluated once. Their candidates are not recorded yet
+                (see `recall`).
             split: `search`, `selection` or `test`.
 
         Raises:
-            InputError: a recorded candidate is not the one now asked for.
             RecordingError: the record could not be written.
         """
         known = self._evaluations(split)
         waiting: dict[str, list[Wanted]] = {}
         for want in wanted:
-            if want.recipe.hash in known:
-                self._note(want, cached=True)
-                self._finished(known[want.recipe.hash], False)
-            else:
+            found = known.get(want.recipe.hash)
+            if found is None:
                 waiting.setdefault(want.recipe.hash, []).append(want)
+            elif want.candidate is not None:
+                self.note(replace(want.candidate, cached=True), found)
+            else:
+                self._finished(found, False)
         firsts = [group[0].recipe for group in waiting.values()]
-        for _ in self.stream(firsts, split, lambda recipe: self._new_rows(waiting[recipe.hash])):
+        for _ in self.stream(firsts, split, lambda recipe: _rows(waiting[recipe.hash])):
             pass
         return [known[want.recipe.hash] for want in wanted]
 
@@ -149,25 +151,11 @@ class Ledger:
             self._recorded[phase] = self._database.candidates(phase)
         return self._recorded[phase]
 
-    def _note(self, want: Wanted, *, cached: bool) -> None:
-        """Record a candidate whose evaluation exists, unless it was recorded before."""
-        row = want.candidate
-        if row is None or self._already_recorded(row):
-            return
-        self._database.record(row.recipe_hash, "", None, [replace(row, cached=cached)])
 
-    def _new_rows(self, group: Sequence[Wanted]) -> list[CandidateRow]:
-        rows = [want.candidate for want in group if want.candidate is not None]
-        fresh = [row for row in rows if not self._already_recorded(row)]
-        return [replace(row, cached=position > 0) for position, row in enumerate(fresh)]
-
-    def _already_recorded(self, row: CandidateRow) -> bool:
-        recorded = self._recorded_rows(row.phase).get(row.id)
-        if recorded is None:
-            return False
-        if recorded.genome != row.genome or recorded.recipe_hash != row.recipe_hash:
-            raise differs(row, self._database.path)
-        return True
+def _rows(group: Sequence[Wanted]) -> Rows:
+    """The candidates that wait for one evaluation: the first pays, the others find it."""
+    rows = [want.candidate for want in group if want.candidate is not None]
+    return [replace(row, cached=position > 0) for position, row in enumerate(rows)]
 
 
 def nearly(recorded: Genome, asked: Genome) -> bool:

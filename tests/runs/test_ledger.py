@@ -54,7 +54,7 @@ def test_equal_recipes_are_paid_for_once(open_ledger, evaluator, told):
 def test_another_session_pays_only_for_what_is_missing(open_ledger, evaluator):
     open_ledger().evaluate([wanted(0, (0.1, 0.2))], "search")
     ledger = open_ledger()
-    ledger.evaluate([wanted(0, (0.1, 0.2)), wanted(1, (0.5, 0.5))], "search")
+    ledger.evaluate([wanted(1, (0.5, 0.5)), wanted(2, (0.1, 0.2))], "search")
     assert len(evaluator.asked) == 2
     ledger.evaluate([Wanted(space().decode((0.1, 0.2)))], "selection")
     assert evaluator.asked[-1][1] == "selection"
@@ -70,7 +70,7 @@ def test_another_session_pays_only_for_what_is_missing(open_ledger, evaluator):
 def test_a_replay_that_goes_another_way_is_refused(open_ledger):
     open_ledger().evaluate([wanted(0, (0.1, 0.2))], "search")
     with pytest.raises(InputError, match=r"search candidate 0.*another candidate.*frozen.packages"):
-        open_ledger().evaluate([wanted(0, (0.1, 0.3))], "search")
+        open_ledger().recall("search", 0, (0.1, 0.3))
 
 
 def test_failures_are_recorded_and_not_paid_for_again(open_ledger, evaluator):
@@ -78,6 +78,6 @@ def test_failures_are_recorded_and_not_paid_for_again(open_ledger, evaluator):
     found = open_ledger().evaluate([wanted(0, (0.1, 0.2))], "search")[0]
     assert not found.scored
     asked = len(evaluator.asked)
-    again = open_ledger().evaluate([wanted(0, (0.1, 0.2))], "search")[0]
+    again = open_ledger().evaluate([wanted(1, (0.1, 0.2))], "search")[0]
     assert (again.outcome, again.reason) == (found.outcome, "as told")
     assert len(evaluator.asked) == asked

@@ -170,15 +170,19 @@ def test_memory_does_not_grow_with_candidates(name, steady):
             for number, point in batch:
                 searcher.tell(number, *sphere(objectives)(point, number))
 
+    def grown():
+        before = tracemalloc.get_traced_memory()[0]
+        go_on()
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0] - before
+
     go_on()
     gc.collect()
     tracemalloc.start()
-    before = tracemalloc.get_traced_memory()[0]
-    go_on()
-    gc.collect()
-    grown = tracemalloc.get_traced_memory()[0] - before
+    # a leak shows in each; the interpreter's own tables grow once in a while, by 640 KB at a time
+    least = min(grown() for _ in range(3))
     tracemalloc.stop()
-    assert grown < 400_000
+    assert least < 100_000
 
 
 @pytest.mark.parametrize("variables", [20, 200])

@@ -15,7 +15,7 @@ import torch
 from fitness.engine import RemoteProvider, ShapeError
 from fitness.engines.encoding import Encoder
 from fitness.engines.lengths import PromptLengths
-from fitness.engines.resident import build_tokenizer, end_tokens
+from fitness.engines.resident import DTYPES, build_tokenizer, end_tokens
 from fitness.engines.vllm import requirements
 from fitness.engines.vllm.failures import BrokenEngineError, from_data
 from fitness.engines.vllm.memory import utilisation
@@ -23,9 +23,8 @@ from fitness.errors import FitnessError, one_line
 from fitness.items import Reply, Request
 
 if TYPE_CHECKING:
-    from fitness.engines.vllm.internals import Report
+    from fitness.engines.vllm.internals import LLM, Report
 
-_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _CPU_CACHE_BYTES = 2**30
 """Of keys and values. vLLM's own default on a CPU is nearly all memory, for each engine."""
 
@@ -95,20 +94,12 @@ class VllmEngine:
             max(1, torch.get_num_threads() // tensor_parallel),
         )
         self._version: str | None = None
+        # vLLM's CPU worker puts a function without effect in its place; `close` puts it back.
         self._threads = torch.set_num_threads, torch.get_num_threads()
         self._provider = provider
         self._sampling = dict(sampling or {})
         self.reports: list[Report] = []
-        with _undisturbed():
-            try:
-                self.llm = internals.start(chosen)
-            except (TypeError, ValueError) as error:
-                raise FitnessError(
-                    f"model folder {folder}",
-                    f"vLLM cannot start with it: {one_line(error)}",
-                    "engine",
-                    "change the engine's settings, or use `engine.kind: transformers`",
-                ) from error
+        self.llm = _started(chosen)
         try:
             self._raise_failure(internals.open_provider(self.llm, info))
         except Exception:
@@ -195,6 +186,21 @@ class VllmEngine:
         for rank, report in enumerate(reports):
             if report.failure is not None:
                 raise from_data(report.failure, f"vLLM's worker {rank}")
+
+
+def _started(arguments: Mapping[str, Any]) -> LLM:
+    from fitness.engines.vllm import internals
+
+    with _undisturbed():
+        try:
+            return internals.start(arguments)
+        except (TypeError, ValueError) as error:
+            raise FitnessError(
+                f"model folder {arguments['model']}",
+                f"vLLM cannot start with it: {one_line(error)}",
+                "engine",
+                "change the engine's settings, or use `engine.kind: transformers`",
+            ) from error
 
 
 def prepare_environment(tensor_parallel: int) -> None:
@@ -290,7 +296,7 @@ def default_arguments(platform: str, tensor_parallel: int) -> dict[str, Any]:
 def memory_argument(provider: RemoteProvider, dtype: str, ranks: int) -> dict[str, float]:
     """The share of the GPU for vLLM, so that the provider's sources find room beside it."""
     free, total = torch.cuda.mem_get_info()
-    model = provider.parameters * _ITEM_BYTES.get(dtype, 2) // ranks
+    model = provider.parameters * DTYPES[dtype].itemsize // ranks
     return {"gpu_memory_utilization": utilisation(total, free, provider.source_bytes, model)}
 
 
