@@ -22,6 +22,8 @@ GROUPS = 20
 
 ByTask = Mapping[str, Sequence[Response]]
 Pools = Mapping[str, int | None]
+TaskEstimator = Callable[[Sequence[Response]], Estimate]
+"""A task's score from responses to some of its items."""
 
 
 @dataclass(frozen=True)
@@ -83,16 +85,22 @@ class Objectives:
         pools: items each task's estimate speaks for, by task (those of the split, or all there
             are).
         folder: what paths of custom functions are relative to.
+        estimators: by task, how responses become its score; the others take the mean.
 
     Raises:
         FitnessError: a spec that names something unknown, or a function that cannot be loaded.
     """
 
     def __init__(
-        self, specs: Sequence[ObjectiveSpec], pools: Mapping[str, int], folder: Path
+        self,
+        specs: Sequence[ObjectiveSpec],
+        pools: Mapping[str, int],
+        folder: Path,
+        estimators: Mapping[str, TaskEstimator] | None = None,
     ) -> None:
         self.specs = tuple(specs)
         self._pools = dict(pools)
+        self._estimators = dict(estimators or {})
         for spec in self.specs:
             _check(spec, self._pools)
         names = [spec.name for spec in self.specs]
@@ -109,7 +117,8 @@ class Objectives:
         Args:
             responses: what the candidate did, at most one per item, of every task in use.
             finite: the estimates speak for the pools; False: for any further item of their kind
-                (no finite-population correction), as a report on test items should.
+                (no finite-population correction), as a report on test items should, and by the
+                plain mean, whatever the estimators are.
 
         Raises:
             FitnessError: no responses for a task in use, or a custom function that fails.
@@ -130,9 +139,13 @@ class Objectives:
             return function_estimate(function, spec.function, used, pools)
         if spec.kind == "cost":
             return self._cost(spec, used, pools)
-        scores = {task: [r.score for r in answers] for task, answers in used.items()}
-        estimates = [mean_estimate(scores[task], pools[task]) for task in tasks]
+        estimates = [self._score(used[task], task, pools[task]) for task in tasks]
         return weighted(estimates, list(tasks.values()))
+
+    def _score(self, answers: Sequence[Response], task: str, pool: int | None) -> Estimate:
+        if pool is not None and task in self._estimators:
+            return self._estimators[task](answers)
+        return mean_estimate([r.score for r in answers], pool)
 
     def _cost(self, spec: ObjectiveSpec, used: ByTask, pools: Pools) -> Estimate:
         """Mean over generated answers; tasks weigh by their number of items unless weights say."""
