@@ -87,7 +87,10 @@ def _check(matrix: Array, bank: ItemBank) -> None:
         if len(set(values)) != len(values):
             twice = next(v for v in values if values.count(v) > 1)
             raise FitnessError(
-                f"{name} {twice!r}", "it is there twice", where, f"keep one row or column per {name}"
+                f"{name} {twice!r}",
+                "it is there twice",
+                where,
+                f"keep one row or column per {name}",
             )
     wrong = np.argwhere(~np.isnan(matrix) & ~((matrix >= 0) & (matrix <= 1)))
     if len(wrong):
