@@ -62,7 +62,7 @@ class ItemBank:
         """The bank of the items at these positions, in their order; models nobody asked there go."""
         chosen = list(positions)
         matrix = self.responses[:, chosen]
-        asked = ~np.isnan(matrix).all(axis=1)
+        asked = (~np.isnan(matrix)).any(axis=1).tolist()
         return ItemBank(
             matrix[asked],
             tuple(name for name, keep in zip(self.models, asked, strict=True) if keep),
