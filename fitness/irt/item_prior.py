@@ -39,3 +39,13 @@ def item_prior(means: Array, covariances: Array) -> tuple[Array, Array]:
 def first_prior(params: int) -> tuple[Array, Array]:
     """Mean and precision of the prior before any item is known."""
     return item_prior(np.zeros((0, params)), np.zeros((0, params, params)))
+
+
+def bound_curvature(logits: Array) -> Array:
+    """Curvature of the quadratic bound of log sigmoid that is tight at these logits, in (0, 1/4].
+
+    tanh(xi / 2) / (2 xi), twice the lambda(xi) of Jaakkola and Jordan ("Bayesian parameter
+    estimation via variational methods", 2000, equation 7).
+    """
+    xi = np.maximum(np.abs(logits), 1e-6)
+    return np.tanh(xi / 2) / (2 * xi)
