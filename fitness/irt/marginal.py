@@ -25,20 +25,21 @@ def fit_marginal(responses: Array) -> ItemModel:
     """The model of responses [models, items], in [0, 1] or nan."""
     asked = (~np.isnan(responses)).astype(np.float64)
     right = np.nan_to_num(responses)
-    mean, precision = first_prior(2)
-    items = np.tile(mean, (responses.shape[1], 1))
-    covariances = np.tile(np.linalg.inv(precision), (len(items), 1, 1))
+    prior = first_prior(2)
+    items = np.tile(prior[0], (responses.shape[1], 1))
+    covariances = np.tile(np.linalg.inv(prior[1]), (len(items), 1, 1))
     for _ in range(ROUNDS):
         before = items
         posterior = _posterior(items @ BASIS.T, right, asked)
-        items = _rescaled(items, posterior)
-        items, covariances = _raised(items, posterior, right, asked, (mean, precision))
-        mean, precision = item_prior(items, covariances)
+        items, covariances = _raised(items, posterior, right, asked, prior)
+        items, covariances, _ = _standardised(items, covariances, posterior)
+        prior = item_prior(items, covariances)
         if np.abs(items - before).max() < TOLERANCE:
             break
     posterior = _posterior(items @ BASIS.T, right, asked)
-    abilities = posterior @ GRID
-    variances = posterior @ GRID**2 - abilities**2
+    items, covariances, nodes = _standardised(items, covariances, posterior)
+    abilities = posterior @ nodes
+    variances = posterior @ nodes**2 - abilities**2
     return ItemModel(
         items[:, :1], items[:, 1], covariances, abilities[:, None], variances[:, None, None]
     )
@@ -50,15 +51,19 @@ def _posterior(logits: Array, right: Array, asked: Array) -> Array:
     return softmax(likelihood - GRID**2 / 2, axis=1)
 
 
-def _rescaled(items: Array, posterior: Array) -> Array:
-    """The items on the scale on which the abilities have mean 0 and variance 1.
+def _standardised(
+    items: Array, covariances: Array, posterior: Array
+) -> tuple[Array, Array, Array]:
+    """Items, their covariances and the grid, on the scale that the abilities' posterior asks for.
 
-    Parameter-expanded EM (Liu, Rubin and Wu, 1998): the same likelihood, far fewer rounds.
+    On it the calibration models have mean 0 and variance 1; the logits stay. Within EM this is
+    parameter expansion (Liu, Rubin and Wu, 1998): the same likelihood, far fewer rounds.
     """
     share = posterior.mean(axis=0)
     mean = share @ GRID
     deviation = np.sqrt(share @ (GRID - mean) ** 2)
-    return np.stack([items[:, 0] * deviation, items[:, 1] + items[:, 0] * mean], axis=1)
+    move = np.array([[deviation, 0], [mean, 1]])
+    return items @ move.T, move @ covariances @ move.T, (GRID - mean) / deviation
 
 
 def _raised(
