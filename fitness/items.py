@@ -71,6 +71,8 @@ class Response:
         tokens: tokens generated for the answer (0 for multiple choice).
         truncated: the answer hit the token limit.
         parse_failure: the task's answer filter found nothing in the text.
+        loss: negative log-likelihood of the gold answer after the prompt (nats per token of it);
+            None where it was not asked for (`TaskSpec.loss`).
     """
 
     task: str
@@ -79,3 +81,4 @@ class Response:
     tokens: int = 0
     truncated: bool = False
     parse_failure: bool = False
+    loss: float | None = None

@@ -1,0 +1,17 @@
+"""Objectives: the named numbers a search maximises or minimises, computed from responses."""
+
+from fitness.objectives.custom import function_estimate
+from fitness.objectives.objectives import ByItem, Objectives, TaskEstimator
+from fitness.objectives.spec import COSTS, DIRECTIONS, KINDS, ObjectiveSpec, direction_of
+
+__all__ = [
+    "COSTS",
+    "DIRECTIONS",
+    "KINDS",
+    "ByItem",
+    "ObjectiveSpec",
+    "Objectives",
+    "TaskEstimator",
+    "direction_of",
+    "function_estimate",
+]
