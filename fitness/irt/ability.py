@@ -10,6 +10,7 @@ from scipy.special import expit
 
 from fitness.errors import FitnessError
 from fitness.irt.item_model import ItemModel
+from fitness.irt.numerics import inverse
 
 Array = NDArray[np.float64]
 
@@ -64,7 +65,7 @@ def ability(
     _check(model, items, scores, prior)
     target = _Posterior(model.slopes[items], model.intercepts[items], scores, prior)
     mode = _mode(target)
-    covariance = np.linalg.inv(target.curvature(mode))
+    covariance = inverse(target.curvature(mode))
     return _quadrature(target, mode, covariance) if model.dims == 1 else Ability(mode, covariance)
 
 
@@ -73,7 +74,7 @@ class _Posterior:
 
     def __init__(self, slopes: Array, intercepts: Array, scores: Array, prior: Prior) -> None:
         self.slopes, self.intercepts, self.prior = slopes, intercepts, prior
-        self.precision = np.linalg.inv(prior.covariance)
+        self.precision = inverse(prior.covariance)
         self.right = slopes.T @ scores
 
     def density(self, theta: Array) -> Array:
@@ -128,7 +129,7 @@ def _check(model: ItemModel, items: NDArray[np.intp], scores: Array, prior: Prio
             "ability",
             "pass two lists of one length",
         )
-    if len(items) and not (0 <= items.min() and items.max() < len(model)):
+    if len(items) and (items.min() < 0 or items.max() >= len(model)):
         raise FitnessError(
             f"items {items.min()} to {items.max()}",
             f"the model has items 0 to {len(model) - 1}",

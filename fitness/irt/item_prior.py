@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from fitness.irt.numerics import inverse
+
 Array = NDArray[np.float64]
 
 ITEMS = 4.0
@@ -33,19 +35,9 @@ def item_prior(means: Array, covariances: Array) -> tuple[Array, Array]:
     off, drawn = means - mean, start - mean
     scatter = off.T @ off + covariances.sum(axis=0) + ITEMS * np.outer(drawn, drawn)
     scatter += ITEMS * SPREAD**2 * np.eye(len(mean))
-    return mean, np.linalg.inv(scatter / total)
+    return mean, inverse(scatter / total)
 
 
 def first_prior(params: int) -> tuple[Array, Array]:
     """Mean and precision of the prior before any item is known."""
     return item_prior(np.zeros((0, params)), np.zeros((0, params, params)))
-
-
-def bound_curvature(logits: Array) -> Array:
-    """Curvature of the quadratic bound of log sigmoid that is tight at these logits, in (0, 1/4].
-
-    tanh(xi / 2) / (2 xi), twice the lambda(xi) of Jaakkola and Jordan ("Bayesian parameter
-    estimation via variational methods", 2000, equation 7).
-    """
-    xi = np.maximum(np.abs(logits), 1e-6)
-    return np.tanh(xi / 2) / (2 * xi)

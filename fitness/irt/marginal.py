@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from scipy.special import expit, log_expit, softmax
 
 from fitness.irt.item_model import ItemModel
-from fitness.irt.item_prior import bound_curvature, first_prior, item_prior
+from fitness.irt.item_prior import first_prior, item_prior
+from fitness.irt.numerics import bound_curvature, inverse
 
 Array = NDArray[np.float64]
 
@@ -27,7 +28,7 @@ def fit_marginal(responses: Array) -> ItemModel:
     right = np.nan_to_num(responses)
     prior = first_prior(2)
     items = np.tile(prior[0], (responses.shape[1], 1))
-    covariances = np.tile(np.linalg.inv(prior[1]), (len(items), 1, 1))
+    covariances = np.tile(inverse(prior[1]), (len(items), 1, 1))
     for _ in range(ROUNDS):
         before = items
         posterior = _posterior(items @ BASIS.T, right, asked)
@@ -51,9 +52,7 @@ def _posterior(logits: Array, right: Array, asked: Array) -> Array:
     return softmax(likelihood - GRID**2 / 2, axis=1)
 
 
-def _standardised(
-    items: Array, covariances: Array, posterior: Array
-) -> tuple[Array, Array, Array]:
+def _standardised(items: Array, covariances: Array, posterior: Array) -> tuple[Array, Array, Array]:
     """Items, their covariances and the grid, on the scale that the abilities' posterior asks for.
 
     On it the calibration models have mean 0 and variance 1; the logits stay. Within EM this is
@@ -84,7 +83,7 @@ def _raised(
         bound = _curvatures(reached * bound_curvature(logits), precision)
         items = items + np.linalg.solve(bound, gradient[:, :, None])[:, :, 0]
     p = expit(items @ BASIS.T)
-    return items, np.linalg.inv(_curvatures(reached * p * (1 - p), precision))
+    return items, inverse(_curvatures(reached * p * (1 - p), precision))
 
 
 def _curvatures(weights: Array, precision: Array) -> Array:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from fitness.irt.item_model import ItemModel
 from fitness.irt.item_prior import first_prior, item_prior
+from fitness.irt.numerics import bound_curvature, inverse
 
 Array = NDArray[np.float64]
 
@@ -27,7 +28,7 @@ def fit_variational(responses: Array, dims: int) -> ItemModel:
     spreads = np.tile(np.eye(dims) / 10, (len(thetas), 1, 1))
     prior = first_prior(dims + 1)
     items = np.tile(prior[0], (responses.shape[1], 1))
-    covariances = np.tile(np.linalg.inv(prior[1]) / 10, (len(items), 1, 1))
+    covariances = np.tile(inverse(prior[1]) / 10, (len(items), 1, 1))
     for _ in range(ROUNDS):
         before = items
         curvature = asked * _curvature(thetas, spreads, items, covariances)
@@ -69,13 +70,9 @@ def _lifted(thetas: Array, spreads: Array) -> tuple[Array, Array]:
 
 
 def _curvature(thetas: Array, spreads: Array, items: Array, covariances: Array) -> Array:
-    """[models, items], curvature of the bound of log sigmoid, tanh(xi / 2) / (2 xi).
-
-    xi^2 is the expected square of the logit: there the bound is tightest (equation 12).
-    """
-    xi = np.sqrt(_second(*_lifted(thetas, spreads)) @ _second(items, covariances).T)
-    xi = np.maximum(xi, 1e-6)
-    return np.tanh(xi / 2) / (2 * xi)
+    """Curvature [models, items] of the bound, tightest where xi^2 is the logit's expected square."""
+    squares = _second(*_lifted(thetas, spreads)) @ _second(items, covariances).T
+    return bound_curvature(np.sqrt(squares))
 
 
 def _items(
@@ -86,7 +83,7 @@ def _items(
     lifted = _lifted(thetas, spreads)
     params = len(mean)
     total = (curvature.T @ _second(*lifted)).reshape(-1, params, params) + precision
-    covariances = np.linalg.inv(total)
+    covariances = inverse(total)
     linear = centred.T @ lifted[0] + precision @ mean
     return np.einsum("jab,jb->ja", covariances, linear), covariances
 
@@ -98,7 +95,7 @@ def _abilities(
     params = items.shape[1]
     dims = params - 1
     total = (curvature @ _second(items, covariances)).reshape(-1, params, params)
-    spreads = np.linalg.inv(total[:, :dims, :dims] + np.eye(dims))
+    spreads = inverse(total[:, :dims, :dims] + np.eye(dims))
     linear = centred @ items[:, :dims] - total[:, :dims, dims]
     return np.einsum("iab,ib->ia", spreads, linear), spreads
 
@@ -123,13 +120,13 @@ def _moved(
     """Abilities and items under theta = factor theta' + centre; the logits stay."""
     factor, centre = change
     dims = len(centre)
-    inverse = np.linalg.inv(factor)
+    back = np.linalg.inv(factor)
     move = np.eye(dims + 1)
     move[:dims, :dims] = factor.T
     move[dims, :dims] = centre
     return (
-        (thetas - centre) @ inverse.T,
-        inverse @ spreads @ inverse.T,
+        (thetas - centre) @ back.T,
+        back @ spreads @ back.T,
         items @ move.T,
         move @ covariances @ move.T,
     )
