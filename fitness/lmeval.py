@@ -1,8 +1,8 @@
 """Everything that touches lm-eval's task objects (0.4.13): building, asking, scoring.
 
-With `lmeval_files`, the only module that knows lm-eval's insides. lm-eval's own task objects make
-the prompts and score the answers, so numbers equal lm-eval's; what is left out is what a search
-cannot afford per candidate (indexing, rebuilding, bootstrapping).
+With `lmeval_files` and `lmeval_gold`, the only module that knows lm-eval's insides. lm-eval's own
+task objects make the prompts and score the answers, so numbers equal lm-eval's; what is left out is
+what a search cannot afford per candidate (indexing, rebuilding, bootstrapping).
 """
 
 from __future__ import annotations

@@ -34,6 +34,9 @@ class TaskSpec:
         metric: the metric that is the score; None is the task's first.
         filter: the filter pipeline that finds the answer; None is the task's first.
         generation: overwrites entries of the task's `generation_kwargs`, such as `max_gen_toks`.
+        loss: responses have a loss: the gold answer's negative log-likelihood per token. It costs a
+            task that generates one more request per item. The gold answer is the task's target,
+            which need not hold the reasoning that leads to it; of several, the first.
     """
 
     name: str
@@ -45,11 +48,15 @@ class TaskSpec:
     metric: str | None = None
     filter: str | None = None
     generation: Mapping[str, Any] = field(default_factory=dict)
+    loss: bool = False
 
 
 @dataclass(frozen=True)
 class _Compiled:
-    """One task: its items, and what it takes to score them."""
+    """One task: its items, and what it takes to score them.
+
+    `gold` is the position of the reply that tells each item's loss; None: losses are not asked for.
+    """
 
     task: ConfigurableTask
     items: tuple[Item, ...]
@@ -58,6 +65,7 @@ class _Compiled:
     asked: Sequence[Sequence[Instance]]
     pipeline: FilterEnsemble
     metric: str
+    gold: tuple[int, ...] | None
 
 
 class TaskSet:
@@ -153,7 +161,7 @@ def compile_tasks(specs: Sequence[TaskSpec], tokenizer: Any = None, seed: int = 
 
 
 def _compile(spec: TaskSpec, tokenizer: Any, seed: int) -> _Compiled:
-    from fitness import lmeval  # 3 s to import
+    from fitness import lmeval, lmeval_gold  # 3 s to import
 
     where = f"task '{spec.name}'"
     if spec.fewshot_as_multiturn and not spec.apply_chat_template:
@@ -177,11 +185,19 @@ def _compile(spec: TaskSpec, tokenizer: Any, seed: int) -> _Compiled:
         metrics, _ = lmeval.judge(task, known[chosen], asked[:1], blank)[0]
         metric = _metric(spec, list(task.aggregation()), metrics)
         scoring = lmeval.scoring_of(task, chosen, metric)
-        items = tuple(
-            _item(spec.name, index, requests[index], [lmeval.target_of(task, made), scoring])
-            for index, made in enumerate(asked)
-        )
-    return _Compiled(task, items, _distinct(wholes), forms, asked, known[chosen], metric)
+        judged_by = [[lmeval.target_of(task, made), scoring] for made in asked]
+        gold: tuple[int, ...] | None = None
+        if spec.loss:
+            found = [lmeval_gold.gold_of(task, spec, made) for made in asked]
+            gold = tuple(position for position, _ in found)
+            requests = [own + more for own, (_, more) in zip(requests, found, strict=True)]
+            for texts, position in zip(judged_by, gold, strict=True):
+                texts.append(f"loss of request {position}")
+    items = tuple(
+        _item(spec.name, index, own, texts)
+        for index, (own, texts) in enumerate(zip(requests, judged_by, strict=True))
+    )
+    return _Compiled(task, items, _distinct(wholes), forms, asked, known[chosen], metric, gold)
 
 
 def _item(task: str, index: int, requests: tuple[Request, ...], judged_by: list[str]) -> Item:
@@ -225,8 +241,10 @@ def _score(
 
     name = one.task.config.task or ""
     fallbacks = lmeval.fallbacks(one.task, one.pipeline.name)
+    asked = [one.asked[i] for i in indices]
+    own = [answers[: len(made)] for answers, made in zip(replies, asked, strict=True)]
     with lmeval.quiet(), lmeval.templates_kept():
-        judged = lmeval.judge(one.task, one.pipeline, [one.asked[i] for i in indices], replies)
+        judged = lmeval.judge(one.task, one.pipeline, asked, own)
     responses: list[Response] = []
     for index, answers, (metrics, answer) in zip(indices, replies, judged, strict=True):
         requests = one.items[index].requests
@@ -239,9 +257,14 @@ def _score(
                 tokens=sum(reply.tokens for reply in generated),
                 truncated=any(reply.truncated for reply in generated),
                 parse_failure=bool(generated) and _is_missing(answer, fallbacks),
+                loss=_loss(answers[one.gold[index]]) if one.gold else None,
             )
         )
     return responses
+
+
+def _loss(gold: Reply) -> float:
+    return -gold.logprob / gold.tokens
 
 
 def _in_range(value: Any, task: str, metric: str) -> float:
