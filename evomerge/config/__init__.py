@@ -9,17 +9,26 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from evomerge.config.engine import Cluster, Engine
-from evomerge.config.fitness import Constraint, Fitness, Objective, Task, parse_constraint
+from evomerge.config.fitness import (
+    Consistency,
+    Constraint,
+    Fitness,
+    Objective,
+    Task,
+    parse_constraint,
+)
 from evomerge.config.frozen import Frozen, SourceFiles
 from evomerge.config.models import Models, Source
 from evomerge.config.search import Budget, Search
 from evomerge.config.section import Section
 from evomerge.config.space import Granularity, Space
+from search_spaces.errors import nearest
 from search_spaces.rules import RULES
 
 __all__ = [
     "Budget",
     "Cluster",
+    "Consistency",
     "Constraint",
     "Engine",
     "Export",
@@ -63,6 +72,16 @@ class RunFile(Section):
     cluster: Cluster = Cluster()
     export: Export = Export()
     frozen: Frozen | None = None
+
+    @model_validator(mode="after")
+    def _incumbent_is_known(self) -> Self:
+        known = (*self.models.sources, "uniform")
+        for objective in self.fitness.objectives:
+            if objective.flips is not None and objective.flips not in known:
+                raise ValueError(
+                    f"flips against unknown '{objective.flips}'; {nearest(objective.flips, known)}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _base_where_needed(self) -> Self:

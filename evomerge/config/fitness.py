@@ -45,29 +45,72 @@ class Task(Section):
     )
 
 
+class Consistency(Section):
+    """How often neighbours of a candidate answer as it does: for prompts without known answers."""
+
+    step: float = Field(
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="the neighbours are merged this share less and this share more (ratio)",
+    )
+    tasks: list[str] = Field(default=[], description="whose prompts; default: every task's")
+
+
+def _list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
 class Objective(Section):
     """What is optimised. A bare string is a task.
 
-    Exactly one of `task`, `tasks`, `cost` and `function` is given.
+    Exactly one of `task`, `tasks`, `worst`, `spread`, `cost`, `loss`, `flips`, `consistency` and
+    `function` is given.
     """
 
     task: str | None = Field(default=None, description="a task's score")
     tasks: dict[str, float] | None = Field(
         default=None, description="weighted mean of tasks: {task: weight}"
     )
+    worst: list[str] | None = Field(
+        default=None, min_length=2, description="score of the worst of these tasks"
+    )
+    spread: list[str] | None = Field(
+        default=None,
+        min_length=2,
+        description="standard deviation of these tasks' scores, over tasks",
+    )
     cost: Literal["tokens", "truncated", "parse_failures"] | None = Field(
         default=None,
         description="tokens per answer, or the share of truncated or unparsable answers",
+    )
+    loss: Annotated[list[str] | None, BeforeValidator(_list)] = Field(
+        default=None,
+        min_length=1,
+        description="a task's, or several tasks' mean, teacher-forced loss: nats per token of the "
+        "right answer as the task's target gives it; smooth where few items are asked",
+    )
+    flips: str | None = Field(
+        default=None,
+        description="a source's name or `uniform`: share of all tasks' items that this incumbent has "
+        "right and the candidate wrong (of graded items: how much of the score is lost)",
+    )
+    consistency: Consistency | None = Field(
+        default=None,
+        description="share of prompts that neighbours of the candidate answer as it does; each "
+        "candidate then costs three",
     )
     function: str | None = Field(
         default=None, description="`file.py:name` or `package.module:name`"
     )
     name: str | None = Field(
-        default=None, description="default: the task's, cost's or function's name"
+        default=None,
+        description="default: the task's, cost's or function's name, `TASK_loss`, or the kind",
     )
     direction: Literal["maximize", "minimize"] | None = Field(
         default=None,
-        description="default: as the task says; costs are minimised, functions maximised",
+        description="default: as the task says; costs, losses, flips and spreads are minimised, "
+        "consistency and functions maximised",
     )
     weight: float = Field(
         default=1.0, gt=0, description="weight where the algorithm takes one objective"
@@ -77,18 +120,51 @@ class Objective(Section):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        given = [k for k in ("task", "tasks", "cost", "function") if getattr(self, k) is not None]
-        if len(given) != 1:
-            raise ValueError("give exactly one of task, tasks, cost, function")
+        if len(self._given()) != 1:
+            raise ValueError(f"give exactly one of {', '.join(OBJECTIVES)}")
         if self.tasks is not None and not self.name:
             raise ValueError("a weighted mean of tasks needs a `name`")
+        named = self.named_tasks
+        if len(set(named)) < len(named):
+            raise ValueError(f"a task stands twice in {named}")
         return self
+
+    def _given(self) -> list[str]:
+        return [kind for kind in OBJECTIVES if getattr(self, kind) is not None]
+
+    @property
+    def kind(self) -> str:
+        """Which of `OBJECTIVES` it is."""
+        return self._given()[0]
+
+    @property
+    def named_tasks(self) -> list[str]:
+        """The tasks it names; empty: all of them."""
+        if self.task:
+            return [self.task]
+        of_consistency = self.consistency.tasks if self.consistency else []
+        return self.worst or self.spread or self.loss or list(self.tasks or of_consistency)
 
     @property
     def label(self) -> str:
         """The objective's name in results."""
         function = (self.function or "").rsplit(":", 1)[-1]
-        return self.name or self.task or self.cost or function
+        of_one = f"{self.loss[0]}_loss" if self.loss and len(self.loss) == 1 else ""
+        return self.name or self.task or self.cost or function or of_one or self.kind
+
+
+OBJECTIVES = (
+    "task",
+    "tasks",
+    "worst",
+    "spread",
+    "cost",
+    "loss",
+    "flips",
+    "consistency",
+    "function",
+)
+"""The kinds of objectives: the keys of which an objective has exactly one."""
 
 
 def _objective(value: object) -> object:
@@ -109,8 +185,15 @@ class Fitness(Section):
     constraints: list[str] = Field(
         default=[], description="such as `gsm8k >= 0.4` or `tokens <= 400`"
     )
-    estimator: Literal["mean"] = Field(
-        default="mean", description="how few responses become a score"
+    estimator: str = Field(
+        default="auto",
+        description="how few responses become a score: `auto` (by what the item banks allow; the mean "
+        "without one) or a name of `docs/estimators.md`",
+    )
+    bank: str | None = Field(
+        default=None,
+        description="folder of item banks, written by `evomerge calibrate` (`docs/item_banks.md`); "
+        "default: none, and `calibrate` writes to `banks` beside the run file",
     )
     seed: int = Field(default=0, description="of the split into search, selection and test items")
 
@@ -121,11 +204,17 @@ class Fitness(Section):
         if repeated:
             raise ValueError(f"two objectives are named '{repeated.pop()}'; give one a `name`")
         for objective in self.all_objectives:
-            for task in [objective.task] if objective.task else list(objective.tasks or {}):
+            for task in objective.named_tasks:
                 if task not in self.tasks:
                     raise ValueError(
                         f"objective on unknown task '{task}'; {nearest(task, self.tasks)}"
                     )
+        incumbents = sorted({o.flips for o in self.all_objectives if o.flips})
+        if len(incumbents) > 1:
+            raise ValueError(f"flips against {' and '.join(incumbents)}: a run has one incumbent")
+        steps = sorted({o.consistency.step for o in self.all_objectives if o.consistency})
+        if len(steps) > 1:
+            raise ValueError(f"consistency with steps {steps}: a run has one step")
         for text in self.constraints:
             parse_constraint(text, labels)
         return self
