@@ -12,30 +12,32 @@ Array = NDArray[np.float64]
 
 
 def pick_by_information(request: Request) -> Positions:
-    """Greedily the item after whose answer the pool's score is known best.
+    """Greedily the item after whose answer the pool's mean score is known best.
 
-    At a point theta with posterior covariance S, the pool's expected score has the gradient g and
-    so the variance g' S g. An answer to an item of slopes a and score variance v = p (1 - p) takes
-    v (g' S a)^2 / (1 + v a' S a) off it (c-optimal design; in one dimension, it is the item of
-    maximum Fisher information). What counts is the mean over all points.
+    At a point theta, with posterior covariance S there and g the sum over open items of
+    v a (slopes a, score variance v = p (1 - p)), the sum of the open scores has the variance
+    g' S g + sum v. An answer to an item takes v (g' S a + 1)^2 / (1 + v a' S a) off it: for what
+    it tells of the ability, and because it is itself open no more. Without the 1, it is the
+    c-optimal design for g, in one dimension the item of maximum Fisher information. What counts is
+    the mean over all points.
     """
     model = request.fitted()
     points, spreads = _points(request, model)
     p = model.probabilities(points)
     noise = p * (1 - p)
-    gradients = noise @ model.slopes / len(model)
-    free = np.ones(len(model), dtype=bool)
+    open_ = np.ones(len(model), dtype=bool)
     for item in request.core:
+        open_[item] = False
         spreads = _answered(spreads, model.slopes[item], noise[:, item])
-        free[item] = False
     added = []
     for _ in range(request.added):
+        gradients = noise[:, open_] @ model.slopes[open_]
         along = np.einsum("kd,kde,je->kj", gradients, spreads, model.slopes, optimize=True)
         across = np.einsum("jd,kde,je->kj", model.slopes, spreads, model.slopes, optimize=True)
-        gains = (noise * along**2 / (1 + noise * across)).mean(axis=0)
-        item = int(np.where(free, gains, -1).argmax())
+        gains = (noise * (along + 1) ** 2 / (1 + noise * across)).mean(axis=0)
+        item = int(np.where(open_, gains, -1).argmax())
         added.append(item)
-        free[item] = False
+        open_[item] = False
         spreads = _answered(spreads, model.slopes[item], noise[:, item])
     return np.array(added, dtype=np.intp)
 
