@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.answers import measure
 from evomerge.runs.answers import AnswerCache
 from fitness.items import Item, Response
 
@@ -374,3 +375,10 @@ def test_an_interruption_does_not_leave_the_file_locked(path, cache):
     other.fingerprinted("f").keep("r", ITEMS, responses_of(ITEMS))
     assert len(answers.known("r", ITEMS)) == len(ITEMS)
     other.close()
+
+
+def test_the_benchmark_says_what_it_measured():
+    found = measure(candidates=20, items=10)
+    assert (found["candidates"], found["items"]) == (20, 10)
+    assert all(found[name] > 0 for name in ("us_miss", "us_record", "us_keep", "us_known"))
+    assert found["bytes_per_answer"] * 200 == pytest.approx(8192 * 4, abs=8192 * 3)
