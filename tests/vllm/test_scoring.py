@@ -16,7 +16,14 @@ from fitness.errors import FitnessError
 from fitness.items import Request
 from fitness.tasks import TaskSpec, compile_tasks
 
-from ..fitness.conftest import TEMPLATE, FolderWeights, choices, make_tokenizer, write_task
+from ..fitness.conftest import (
+    TEMPLATE,
+    FolderWeights,
+    choices,
+    make_tokenizer,
+    task_folder,  # noqa: F401 (a fixture)
+    write_task,
+)
 from .score import Served, make_folder
 
 PLAIN = ShortCuts(cached=False, shared=False)
@@ -322,3 +329,20 @@ def test_the_module_of_scoring_is_imported_without_vllm():
     code = "import sys, fitness.engines.vllm.scoring\nprint('vllm' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
+
+
+def test_losses_equal_those_of_transformers(engine, task_folder):  # noqa: F811
+    """Items that generate and are scored at once: the prompt is shared, its answer scored."""
+    specs = [TaskSpec(name, task_folder, loss=True) for name in ("extract", "choice")]
+    tasks = compile_tasks(specs)
+    items = [item for name in tasks.names for item in tasks.items(name)[:15]]
+    asked = [request for item in items for request in item.requests]
+
+    def responses(answering):
+        replies = iter(answering.answer(asked))
+        return tasks.score(items, [[next(replies) for _ in item.requests] for item in items])
+
+    found, expected = responses(engine), responses(reference(engine.folder))
+    assert [r.loss for r in found] == pytest.approx([r.loss for r in expected], abs=1e-4)
+    assert all(r.loss > 0 for r in found)
+    assert [r.score for r in found] == [r.score for r in expected]
