@@ -330,7 +330,7 @@ def test_damage_costs_answers_but_never_changes_one(path):
     rng = random.Random(1)
     expected = [dict(enumerate(responses_of(ITEMS, n))) for n in range(30)]
     lost = 0
-    for _ in range(150):
+    for _ in range(60):
         spoilt = bytearray(whole)
         for _ in range(rng.choice([1, 30])):
             spoilt[rng.randrange(len(whole))] = rng.randrange(256)
