@@ -99,7 +99,7 @@ def select_items(
         raise FitnessError(
             f"selection '{how}'", "unknown", "select_items", nearest(how, SELECTIONS)
         )
-    kept = np.asarray(core, dtype=np.intp)
+    kept = np.array(core, dtype=np.intp)
     _check(bank, count, kept)
     if count == len(kept):
         return kept
