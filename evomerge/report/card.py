@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from evomerge.report.honest_text import answers_table, gains_table, luck_table
 from evomerge.report.tables import results, verdict
 from search_spaces.recipe import Recipe
 
@@ -74,10 +75,22 @@ def model_card(
 
 def test_scores(summary: Mapping[str, Any]) -> str:
     """Winner and baselines on the test items, as a Markdown table."""
-    head, rows = results(summary)
     lines = ["On test items, which the search never saw (± standard error):", ""]
-    lines += ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
-    return "\n".join([*lines, "", verdict(summary)])
+    lines += [*_markdown(*results(summary)), "", verdict(summary)]
+    honesty = summary["honesty"]
+    if honesty:
+        lines += ["", "Gains in points on the same test items [95 % interval], p corrected:", ""]
+        lines += [*_markdown(*gains_table(honesty)), ""]
+        lines += ["The winner's scores, without the luck of being picked by them:", ""]
+        lines += [*_markdown(*luck_table(honesty)), ""]
+        head, rows = answers_table(honesty)
+        lines += [*_markdown(head, rows), ""] if rows else []
+        lines += [f"- {sentence}" for sentence in honesty["sentences"]]
+    return "\n".join(lines)
+
+
+def _markdown(head: list[str], rows: list[list[str]]) -> list[str]:
+    return ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
 
 
 def own_scores(candidate: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from evomerge.evaluation import AS_SEARCHED, Evaluation
+from evomerge.report.honesty import honesty
 from evomerge.runs.database import CandidateRow, Database
 from evomerge.runs.folder import RunFolder
 from evomerge.search.goals import Goals, plain
@@ -27,6 +28,7 @@ def _summary(run: RunFolder, database: Database) -> dict[str, Any]:
     front = {member.key for member in standing.archive.front()}
     choice = database.meta("choice", {"id": None, "finalists": []})
     budget = budget_of(run)
+    averaged = _averaged(run)
     return {
         "run": str(run.path),
         "status": _status(run, budget),
@@ -42,7 +44,8 @@ def _summary(run: RunFolder, database: Database) -> dict[str, Any]:
         "as_searched": as_searched(run),
         "hypervolume": standing.hypervolume(),
         "chosen": choice["id"],
-        "averaged": _averaged(run),
+        "averaged": averaged,
+        "honesty": honesty(run, goals, candidates, measured(run), averaged),
         "unscored": unscored(run),
         "constraints": _constraints(goals, candidates),
     }
@@ -171,8 +174,8 @@ def as_searched(run: RunFolder) -> dict[str, dict[str, float]]:
     return plain(evaluation.objectives) if evaluation and evaluation.scored else {}
 
 
-def baselines(run: RunFolder) -> dict[str, dict[str, dict[str, float]]]:
-    """Name -> objectives on the test items: sources, uniform, soup, random search, winner."""
+def measured(run: RunFolder) -> dict[str, str]:
+    """Name -> recipe hash of what the test items scored: sources, uniform, soup, random search, winner."""
     evaluations = run.database.evaluations("test")
     recipes = run.database.recipes()
     chosen = {
@@ -180,11 +183,17 @@ def baselines(run: RunFolder) -> dict[str, dict[str, dict[str, float]]]:
         "random_search": run.database.meta("random_choice", {}).get("recipe_hash"),
     }
     names = [*run.config.models.sources, "uniform", "greedy_soup", "random_search", "winner"]
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    found: dict[str, str] = {}
     for name in names:
         digest = recipes[name][0] if name in recipes else None
         if name in chosen and digest != chosen[name]:
             continue  # an earlier choice's: a raised budget has made another one since
         if digest in evaluations and evaluations[digest].scored:
-            found[name] = plain(evaluations[digest].objectives)
+            found[name] = digest
     return found
+
+
+def baselines(run: RunFolder) -> dict[str, dict[str, dict[str, float]]]:
+    """Name -> objectives on the test items, of what `measured` lists."""
+    evaluations = run.database.evaluations("test")
+    return {name: plain(evaluations[its].objectives) for name, its in measured(run).items()}

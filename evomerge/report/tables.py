@@ -7,17 +7,8 @@ from typing import Any
 from rich.console import Console, Group
 from rich.table import Table
 
-LABELS = {
-    "uniform": "uniform merge",
-    "greedy_soup": "greedy soup",
-    "random_search": "random search",
-    "winner": "winner",
-}
-
-
-def label_of(name: str) -> str:
-    """What people call the baseline `name`."""
-    return LABELS.get(name, name)
+from evomerge.report.honest_text import answers_table, gains_table, luck_table
+from evomerge.report.names import LABELS, WINNER, label_of
 
 
 def results(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -42,8 +33,26 @@ def results_table(summary: Mapping[str, Any]) -> Table:
     for number, name in enumerate(head):
         table.add_column(name, justify="right" if number else "left")
     for row in rows:
-        table.add_row(*row, style="bold green" if row[0] == label_of("winner") else None)
+        table.add_row(*row, style="bold green" if row[0] == label_of(WINNER) else None)
     return table
+
+
+def honest_tables(honesty: Mapping[str, Any]) -> list[Table]:
+    """The winner's gains, its scores without luck, and unfinished answers, for a terminal."""
+    made = {
+        "points gained on the same test items [95 %], p corrected": gains_table(honesty),
+        "the winner's scores without the luck of the pick [95 %]": luck_table(honesty),
+        "unfinished answers to test items": answers_table(honesty),
+    }
+    tables: list[Table] = []
+    for title, (head, rows) in made.items():
+        table = Table(title=title)
+        for number, name in enumerate(head):
+            table.add_column(name, justify="right" if number else "left")
+        for row in rows:
+            table.add_row(*row)
+        tables += [table] if rows else []
+    return tables
 
 
 def mean_of(estimates: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -61,8 +70,7 @@ def verdict(summary: Mapping[str, Any]) -> str:
     if "winner" not in found or not (summary["averaged"] or plain):
         return ""
     means = {name: mean_of([values[n] for n in one]) for name, values in found.items()}
-    merged = {"uniform", "greedy_soup", "random_search", "winner"}
-    best = max((n for n in means if n not in merged), key=lambda n: means[n]["value"])
+    best = max((n for n in means if n not in LABELS), key=lambda n: means[n]["value"])
     others = [best, *(n for n in ("uniform", "random_search") if n in means)]
     gains = [
         f"{100 * (means['winner']['value'] - means[n]['value']):+.1f} over "
@@ -147,12 +155,15 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     parts = [front_table(summary)] if summary["candidates"] else []
     if summary["baselines"]:
         parts.append(results_table(summary))
+    if summary["honesty"]:
+        parts += honest_tables(summary["honesty"])
     console.print(Group(*parts))
     for name, reason in summary["unscored"].items():
         console.print(
             f"no test score for {label_of(name)}: {reason}", highlight=False, markup=False
         )
-    for line in filter(None, (verdict(summary), lookup_cost(summary))):
+    honest = summary["honesty"]["sentences"] if summary["honesty"] else []
+    for line in filter(None, (verdict(summary), *honest, lookup_cost(summary))):
         console.print(line, highlight=False, markup=False)
 
 
