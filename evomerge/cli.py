@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from evomerge.errors import exit_codes
+from evomerge.errors import INTERRUPTED, exit_codes
 
 app = typer.Typer(
     name="evomerge",
@@ -162,6 +162,39 @@ def evaluate(
     print(f"{result['model']}, {result['items']} {result['split']} items")
     for name, estimate in result["objectives"].items():
         print(f"  {name:<20} {estimate['value']:.4f} ± {estimate['se']:.4f}")
+
+
+@app.command()
+def calibrate(
+    run_file: RunFileArgument,
+    models: Annotated[
+        int, typer.Option("--models", help="calibration models, sources and uniform merge included")
+    ] = 50,
+    responses: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--responses",
+            metavar="TASK=FILE",
+            help="other models' responses, .csv or .npz; repeatable",
+        ),
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Build item banks: what known models answer to the search items. Continues what was stopped."""
+    with exit_codes():
+        from evomerge.calibration import calibrate as build_banks
+        from evomerge.report.calibration import as_json, print_calibration
+
+        try:
+            with _view() as view:
+                result = build_banks(run_file, models, responses or [], view)
+        except KeyboardInterrupt:
+            print("interrupted; the same command continues", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+    if json_output:
+        _print_json(as_json(result))
+    else:
+        print_calibration(result)
 
 
 def _show(folder: Path, json_output: bool) -> None:
