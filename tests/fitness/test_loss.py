@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from benchmarks.losses import answers, picks
 from fitness.engines.transformers import TransformersEngine
 from fitness.errors import FitnessError
 from fitness.items import Reply
@@ -203,3 +204,9 @@ def test_blank_replies_have_a_loss_too(task_folder):
     items = [*tasks.items("extract")[:2], *tasks.items("choice")[:2]]
     found = tasks.score(items, tasks.blank_replies(items))
     assert all(math.isfinite(r.loss) for r in found)
+
+
+def test_few_losses_pick_a_better_merge_than_few_scores():
+    for scores, losses in answers(8).values():
+        by = picks(scores, losses, 5, 200)
+        assert by["loss"] > by["score"]
