@@ -6,9 +6,11 @@ the weights of the tasks in the mean, as an objective may be a weighted mean of 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,7 +19,7 @@ from fitness.errors import FitnessError
 
 Z95 = 1.959963984540054
 """Half the width of a 95 % interval, in standard errors."""
-SUPPORT = 100_000
+SUPPORT = 200_000
 """Sums of sign flips that are counted one by one, at most."""
 DRAWS = 20_000
 """Sign flips drawn where they cannot be counted."""
@@ -71,9 +73,12 @@ def paired(
     models agree on all items. For graded scores it is somewhat wider than need be.
 
     The p-value is that of the sign-flip permutation test: were a and b alike, each item's
-    difference could as well have had the other sign. All flips are counted where their sums have at
-    most `SUPPORT` values (answers that are right or wrong: nearly always; with one task this is
-    McNemar's exact test); otherwise `DRAWS` of them are drawn, and p is at least 1 / (DRAWS + 1).
+    difference could as well have had the other sign. Flips are compared by their difference in
+    standard errors, so that tasks in which the models differ in opposite ways do not hide the mean
+    (Chung and Romano, "Exact and asymptotically robust permutation tests", 2013). With one task of
+    answers that are right or wrong it is McNemar's exact test. All flips are counted where their
+    sums have at most `SUPPORT` values; otherwise `DRAWS` are drawn, and p is at least
+    1 / (DRAWS + 1).
 
     Args:
         a, b: by task, scores [items] in [0, 1], aligned: the same items in the same order.
@@ -86,63 +91,84 @@ def paired(
     shares = _shares(weights, len(a))
     differences = [x - y for x, y in zip(*_aligned(a, b), strict=True)]
     plain = math.fsum(w * d.mean() for w, d in zip(shares, differences, strict=True))
-    centre = variance = 0.0
-    for share, d in zip(shares, differences, strict=True):
-        n = len(d) + 2 * share
-        mean = float(d.sum()) / n
-        centre += share * mean
-        variance += share**2 * ((float(d @ d) + 2 * share) / n - mean**2) / n
+    centre, variance = _moments(differences, shares, [d.sum() for d in differences])
     se = math.sqrt(variance)
     low, high = (float(np.clip(centre + z * se, -1, 1)) for z in (-Z95, Z95))
-    moves = [share / len(d) * d for share, d in zip(shares, differences, strict=True)]
-    p = sign_flip_p(np.concatenate(moves), seed=seed)
+    p = sign_flip_p(differences, shares, seed=seed)
     return Comparison(plain, se, min(low, plain), max(high, plain), p)
 
 
-def sign_flip_p(values: ArrayLike, *, seed: int = 0) -> float:
-    """The share of sign flips of `values` whose sum is at least as far from 0 as theirs.
+def sign_flip_p(
+    differences: Sequence[np.ndarray], shares: Sequence[float], *, seed: int = 0
+) -> float:
+    """The share of sign flips whose difference is at least as many standard errors from 0.
 
     Args:
-        values: [items], each item's part in the difference; zeros do not count.
+        differences: by task, [items].
+        shares: the tasks' weights; they sum to 1.
         seed: of the flips, where they are drawn.
     """
-    parts = np.asarray(values, dtype=float)
-    parts = parts[parts != 0]
-    size = np.abs(parts)
-    least = (
-        abs(parts.sum()) - 1e-9 * size.sum()
-    )  # rounding must not turn equal sums into lesser ones
-    counted = _counted(size)
-    if counted is not None:
-        sums, shares = counted
-        return min(1.0, math.fsum(shares[np.abs(sums) >= least]))
+
+    def away(sums: Sequence[Any]) -> Any:
+        centre, variance = _moments(differences, shares, sums)
+        return np.abs(centre) / np.sqrt(variance)
+
+    # Rounding must not turn what is equal into less.
+    least = float(away([d.sum() for d in differences])) * (1 - 1e-9) - 1e-12
+    counted = [_sums(np.abs(d[d != 0])) for d in differences]
+    every = [each for each in counted if each is not None]
+    if len(every) == len(counted) and math.prod(len(sums) for sums, _ in every) <= SUPPORT:
+        grid = np.meshgrid(*(sums for sums, _ in every), indexing="ij")
+        chances = functools.reduce(np.multiply.outer, (chance for _, chance in every))
+        return min(1.0, float(chances[away(grid) >= least].sum()))
     rng = np.random.default_rng(seed)
-    beyond = 0
-    for _ in range(DRAWS // 1000):
-        signs = rng.integers(0, 2, (1000, len(size)), dtype=np.int8) * 2.0 - 1.0
-        beyond += int((np.abs(signs @ size) >= least).sum())
-    return (beyond + 1) / (DRAWS + 1)
+    drawn = [
+        rng.choice(each[0], DRAWS, p=each[1]) if each else _flipped(d, rng)
+        for each, d in zip(counted, differences, strict=True)
+    ]
+    return (float((away(drawn) >= least).sum()) + 1) / (DRAWS + 1)
 
 
-def _counted(size: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Every sum of the flipped sizes and its probability; None if there are too many sums."""
-    sums, shares = np.zeros(1), np.ones(1)
-    unit = 1e-12 * max(1.0, size.sum())
-    magnitudes, counts = np.unique(np.round(size / unit) * unit, return_counts=True)
+def _moments(
+    differences: Sequence[np.ndarray], shares: Sequence[float], sums: Sequence[Any]
+) -> tuple[Any, Any]:
+    """The weighted difference and its variance, two items of opposite differences added.
+
+    `sums` are the tasks' sums of differences; flipping signs changes nothing else.
+    """
+    centre = variance = 0.0
+    for d, share, total in zip(differences, shares, sums, strict=True):
+        n = len(d) + 2 * share
+        mean = total / n
+        centre = centre + share * mean
+        variance = variance + share**2 * ((float(d @ d) + 2 * share) / n - mean**2) / n
+    return centre, variance
+
+
+def _sums(size: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Every sum of the sizes with flipped signs and its probability; None if there are too many."""
+    sums, chances = np.zeros(1), np.ones(1)
+    magnitudes, counts = np.unique(np.round(size, 12), return_counts=True)
     for magnitude, count in zip(magnitudes, counts, strict=True):
-        if len(sums) * (count + 1) > 10 * SUPPORT:
+        if len(sums) * (count + 1) > SUPPORT:
             return None
         heads = np.arange(count + 1)
         binomial = np.exp([_log_binomial(count, k) for k in heads])
         every = np.add.outer(sums, magnitude * (2.0 * heads - count)).ravel()
-        # Sums that meet are one value: tasks of equal size and scores like 0.5 keep them few.
-        cells = np.round(every / unit / 100)
-        _, first, where = np.unique(cells, return_index=True, return_inverse=True)
-        shares = np.bincount(where, np.multiply.outer(shares, binomial).ravel())
+        # Sums that meet are one value: scores like 0.5 keep them few.
+        _, first, where = np.unique(np.round(every, 9), return_index=True, return_inverse=True)
+        chances = np.bincount(where, np.multiply.outer(chances, binomial).ravel())
         sums = every[first]
-        if len(sums) > SUPPORT:
-            return None
-    return sums, shares
+    return sums, chances / chances.sum()
+
+
+def _flipped(differences: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """`DRAWS` sums of the differences with signs drawn."""
+    blocks = [
+        (rng.integers(0, 2, (1000, len(differences)), dtype=np.int8) * 2.0 - 1.0) @ differences
+        for _ in range(DRAWS // 1000)
+    ]
+    return np.concatenate(blocks)
 
 
 def _log_binomial(n: int, k: int) -> float:

@@ -41,20 +41,22 @@ def comparisons(scores: Sequence[Score], models: ByModel, same: set[str]) -> lis
 
     Returns:
         By pair: `gain` (positive where the winner is better, whichever way the score points) with
-        `se`, 95 % interval `low` and `high`, `p` (two-sided, exact) and `p_holm` (corrected for all
-        pairs in the list); `gained` and `lost` items of `items`; and how much of the gain comes from
-        items that one of the two did not finish (`of_gain`).
+        `se`, 95 % interval `low` and `high`, `p` (two-sided, exact) and `p_holm` (corrected for the
+        score's being compared with several models); `gained` and `lost` items of `items`; and how
+        much of the gain comes from items that one of the two did not finish (`of_gain`).
     """
-    found: list[dict[str, Any]] = [
-        {"objective": score.name, "baseline": name}
-        | _compared(score, models[name], models[WINNER])
-        | of_gain(score, models[name], models[WINNER])
-        for score in scores
-        for name in models
-        if name != WINNER and name not in same
-    ]
-    corrected = holm([pair["p"] for pair in found])
-    return [pair | {"p_holm": p} for pair, p in zip(found, corrected, strict=True)]
+    found: list[dict[str, Any]] = []
+    for score in scores:
+        pairs: list[dict[str, Any]] = [
+            {"objective": score.name, "baseline": name}
+            | _compared(score, models[name], models[WINNER])
+            | of_gain(score, models[name], models[WINNER])
+            for name in models
+            if name != WINNER and name not in same
+        ]
+        corrected = holm([pair["p"] for pair in pairs])
+        found += [pair | {"p_holm": p} for pair, p in zip(pairs, corrected, strict=True)]
+    return found
 
 
 def _compared(

@@ -64,31 +64,35 @@ def sentences(honesty: Honesty) -> list[str]:
     pairs = {p["baseline"]: p for p in honesty["comparisons"] if p["objective"] == name}
     best = survived["source"]
     if best in pairs:
-        found.append(
-            _against(name, f"the best source ({best})", pairs[best], len(honesty["comparisons"]))
-        )
-    found += [
-        _against(name, label_of(other), pairs[other], len(honesty["comparisons"]))
-        for other in ("uniform", "random_search")
-        if other in pairs
-    ]
-    found += _left(survived)
+        found.append(_against(name, best, pairs[best], len(pairs)))
+    found += _clear(name, pairs) + _left(survived)
     found.append(_luck(name, honesty["scores"][name]))
     found += [text for text in (_unfinished(p, honesty["answers"]) for p in pairs.values()) if text]
     return found
 
 
-def _against(name: str, other: str, pair: Mapping[str, Any], tests: int) -> str:
-    """The winner against one model."""
-    clear = pair["p_holm"] < CLEAR
-    verdict = ("better" if pair["gain"] > 0 else "worse") if clear else "not told apart from luck"
+def _against(name: str, best: str, pair: Mapping[str, Any], tests: int) -> str:
+    """The winner against the best source."""
     corrected = f", corrected for {tests} comparisons" if tests > 1 else ""
     return (
-        f"{name}: {_points(pair['gain'])} points over {other}, 95 % interval"
+        f"{name}: {_points(pair['gain'])} points over the best source ({best}), 95 % interval"
         f" {_points(pair['low'])} to {_points(pair['high'])},"
-        f" p = {probability(pair['p_holm'])}{corrected}: {verdict}"
+        f" p = {probability(pair['p_holm'])}{corrected}"
         f" ({pair['gained']} of {pair['items']} items gained, {pair['lost']} lost)"
     )
+
+
+def _clear(name: str, pairs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Whom the winner is clearly better or worse than, and from whom luck could part it."""
+    kinds: dict[str, list[str]] = {}
+    for other, pair in pairs.items():
+        side = "better than" if pair["gain"] > 0 else "worse than"
+        clear = pair["p_holm"] < CLEAR
+        kind = f"clearly {side}" if clear else "within luck of"
+        kinds.setdefault(kind, []).append(label_of(other))
+    order = ("clearly better than", "within luck of", "clearly worse than")
+    said = [f"{kind} {', '.join(kinds[kind])}" for kind in order if kind in kinds]
+    return [f"{name}: the winner is {'; '.join(said)}"] if said else []
 
 
 def _left(survived: Mapping[str, Any]) -> list[str]:
@@ -101,7 +105,7 @@ def _left(survived: Mapping[str, Any]) -> list[str]:
         if survived[split] is not None
     ]
     share = survived["share"]
-    kept = "" if share is None else f": {100 * max(0.0, share):.0f} % of the first is left"
+    kept = "" if share is None else f": {_share(share)} of the first is left"
     return [
         f"gain over the best source ({survived['source']}) in points of {survived['objective']}: "
         + ", ".join(seen)
@@ -143,6 +147,10 @@ def _points(share: float) -> str:
 def probability(p: float) -> str:
     """A p-value with two digits, as small as 0.001."""
     return "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
+def _share(share: float) -> str:
+    return "all" if share >= 1 else f"{100 * max(0.0, share):.0f} %"
 
 
 def _counted(count: int, of: int) -> str:

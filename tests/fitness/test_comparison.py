@@ -1,5 +1,7 @@
 """Paired comparisons against SciPy's tests, by hand, and by how often the intervals hold the truth."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest, permutation_test
@@ -62,30 +64,56 @@ def test_tasks_are_strata():
     found = paired(a, b, weights.tolist())
     gaps = [np.mean(x - y) for x, y in tasks]
     assert found.difference == pytest.approx(gaps @ weights / 6)
-    moves = np.concatenate([w / len(x) * (x - y) for w, (x, y) in zip(weights, tasks, strict=True)])
-
-    def total(x, axis):
-        return np.sum(x, axis=axis)
-
-    signs = permutation_test(
-        (moves, np.zeros(len(moves))),
-        lambda x, y, axis: total(x - y, axis),
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=np.inf,
-    )
-    assert found.p == pytest.approx(signs.pvalue)
     assert paired(a, b, [1, 1, 0]).p == pytest.approx(paired(a[:2], b[:2]).p)
+
+
+def test_two_tasks_by_every_flip():
+    """The slow obvious version: all 2^9 signs, each flipped set compared in standard errors."""
+    rng = np.random.default_rng(8)
+    gaps = [rng.choice([-1.0, 0.5, 1.0], n) for n in (4, 5)]
+    shares = (0.7, 0.3)
+
+    def away(signs):
+        parts = np.split(signs, [4])
+        centre = variance = 0.0
+        for share, part, gap in zip(shares, parts, gaps, strict=True):
+            seen, weights = np.append(part * gap, [1, -1]), np.array([1.0] * len(gap) + [share] * 2)
+            mean = np.average(seen, weights=weights)
+            centre += share * mean
+            variance += share**2 * np.average((seen - mean) ** 2, weights=weights) / weights.sum()
+        return abs(centre) / np.sqrt(variance)
+
+    flipped = [away(np.array(signs)) for signs in itertools.product([1, -1], repeat=9)]
+    exact = np.mean(np.array(flipped) >= away(np.ones(9)) - 1e-12)
+    assert sign_flip_p(gaps, shares) == pytest.approx(exact)
+    a, b = ([np.maximum(sign * gap, 0) for gap in gaps] for sign in (1, -1))
+    assert paired(a, b, [7, 3]).p == pytest.approx(exact)
+
+
+def test_opposite_tasks_do_not_hide_the_mean():
+    """Far worse on one task, far better on another: the mean differs as clearly as its interval says."""
+    a = [np.array([1.0] * 38 + [0.0] * 22), np.array([0.0] * 40 + [1.0] * 20)]
+    b = [np.array([0.0] * 60), np.array([1.0] * 40 + [1.0] * 20)]
+    b[1][:18] = 0.0
+    found = paired(a, b)
+    assert found.low > 0.02
+    assert found.p < 0.02
 
 
 def test_drawn_flips_agree_with_counted_ones_and_repeat():
     rng = np.random.default_rng(3)
     values = rng.choice([-1.0, 1.0], 200, p=[0.42, 0.58])
     uneven = values * (1 + 1e-4 * rng.random(200))  # too many sums to count, nearly the same test
-    drawn = sign_flip_p(uneven, seed=4)
-    assert drawn == pytest.approx(sign_flip_p(values), abs=0.01)
-    assert drawn == sign_flip_p(uneven, seed=4)
-    assert sign_flip_p(np.abs(uneven)) == pytest.approx(1 / 20_001)
+    drawn = sign_flip_p([uneven], [1], seed=4)
+    assert drawn == pytest.approx(sign_flip_p([values], [1]), abs=0.01)
+    assert drawn == sign_flip_p([uneven], [1], seed=4)
+    assert sign_flip_p([np.abs(uneven)], [1]) == pytest.approx(1 / 20_001)
+    tasks = np.split(values, [50, 100, 150])  # too many together, few in each
+    shares = [0.4, 0.3, 0.2, 0.1]
+    many = [np.concatenate([t] * 3) for t in tasks]
+    assert sign_flip_p(many, shares, seed=1) == pytest.approx(
+        sign_flip_p(many, shares, seed=2), abs=0.01
+    )
 
 
 def test_equal_models_have_no_difference_but_an_interval():
@@ -118,11 +146,16 @@ def test_the_interval_holds_the_truth(wins, losses, tasks, monkeypatch):
     assert held / trials >= 0.92  # 95 % less three standard errors
 
 
-def test_the_test_keeps_its_level():
+@pytest.mark.parametrize("odds", [[(0.2, 0.2)], [(0.4, 0.1), (0.1, 0.4)]])
+def test_the_test_keeps_its_level(odds):
+    """Also where the models differ in every task and only their means are equal."""
     rng = np.random.default_rng(7)
-    ps = [paired([a], [b]).p for a, b in (right_or_wrong(rng, 80, 0.2, 0.2) for _ in range(600))]
-    assert np.mean(np.array(ps) <= 0.05) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 600)
-    assert np.mean(np.array(ps) <= 0.05) >= 0.01, "it can reject"
+    ps = []
+    for _ in range(600):
+        pairs = [right_or_wrong(rng, 80, *each) for each in odds]
+        ps.append(paired([a for a, _ in pairs], [b for _, b in pairs]).p)
+    rejected = np.mean(np.array(ps) <= 0.05)
+    assert 0.02 <= rejected <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 600)
 
 
 def test_holm_by_hand():

@@ -34,7 +34,8 @@ def test_gains_by_hand():
     assert first["gain"] == pytest.approx(0.25 * 2 / 4 + 0.75 * 1 / 2)
     assert (first["gained"], first["lost"], first["items"]) == (4, 1, 6)
     assert found[2]["p"] == pytest.approx(10 / 16)  # 3 against 1
-    assert [p["p_holm"] for p in found] == pytest.approx(holm([p["p"] for p in found]))
+    for score in (found[:2], found[2:]):
+        assert [p["p_holm"] for p in score] == pytest.approx(holm([p["p"] for p in score]))
 
 
 def test_where_less_is_better_the_gain_is_still_positive():
@@ -107,7 +108,8 @@ def test_a_gain_that_is_finished_answers_is_warned_of():
 
 def test_sentences_say_what_is_not_clear():
     said = sentences(_report({name: MODELS[name] for name in ("base", "winner")}))
-    assert "p = 0.62: not told apart from luck (3 of 4 items gained, 1 lost)" in said[0]
-    assert "+40.0 on selection items, +10.0 on test items: 25 % of the first is left" in said[1]
-    assert "the pick of 8; without the luck of the pick 0.500" in said[2]
-    assert said[2].endswith("on test items 0.900, outside that interval")
+    assert "p = 0.62 (3 of 4 items gained, 1 lost)" in said[0]
+    assert said[1] == "a: the winner is within luck of base"
+    assert "+40.0 on selection items, +10.0 on test items: 25 % of the first is left" in said[2]
+    assert "the pick of 8; without the luck of the pick 0.500" in said[3]
+    assert said[3].endswith("on test items 0.900, outside that interval")

@@ -23,7 +23,7 @@ def report(run, measured):
 def test_equal_candidates_are_luck_and_the_report_takes_it_off(tmp_path, quickstart):
     """40 candidates of true score 0.5: plain scores are points above, corrected ones are not."""
     plain_, corrected, held = [], [], 0
-    for seed in range(12):
+    for seed in range(8):
         (tmp_path / str(seed)).mkdir()
         rates = {"base": WORSE, "winner": EVEN}
         found = report(*full_run(tmp_path / str(seed), quickstart, rates=rates, seed=seed))
@@ -39,7 +39,7 @@ def test_equal_candidates_are_luck_and_the_report_takes_it_off(tmp_path, quickst
         )
     assert np.mean(plain_) > 0.54
     assert abs(np.mean(corrected) - 0.5) < 0.02
-    assert held >= 10
+    assert held >= 6
 
 
 def test_luck_on_search_items_with_and_without_racing(tmp_path, quickstart):
@@ -48,7 +48,7 @@ def test_luck_on_search_items_with_and_without_racing(tmp_path, quickstart):
     found = {}
     for name, share in (("all", None), ("racing", 1 / 3)):
         values = []
-        for seed in range(6):
+        for seed in range(3):
             folder = tmp_path / f"{name}{seed}"
             folder.mkdir()
             mean = report(*full_run(folder, quickstart, rates=rates, seed=seed, share=share))
@@ -108,7 +108,7 @@ def test_tables_and_card_say_the_same(tmp_path, quickstart):
     assert "| winner over | words | sums | mean |" in card
     for sentence in found["sentences"]:
         assert f"- {sentence}" in card
-    assert any("better (" in s for s in found["sentences"])
+    assert any("is clearly better than base, uniform merge" in s for s in found["sentences"])
     assert any(s.startswith("warning") and "over base" in s for s in found["sentences"])
 
 
