@@ -10,32 +10,39 @@ from fitness.irt.numerics import inverse
 Array = NDArray[np.float64]
 
 ITEMS = 4.0
-"""The hyperprior counts as much as this many items."""
-SPREAD = 1.0
-"""Standard deviation of slopes and intercepts under the hyperprior."""
-SLOPE = 1.0
-"""Slope along the first dimension under the hyperprior."""
+"""The hyperprior counts as much as this many items,"""
+SHARE = 0.2
+"""and, for the slopes, as much as this share of the items more: their scale is known from the
+models, who are few. Without it slopes and intercepts of an easy pool grow together without end."""
+SLOPE, SLOPE_SPREAD = 1.0, 0.5
+"""Mean along the first dimension and standard deviation of the slopes under the hyperprior."""
+INTERCEPT_SPREAD = 1.0
+"""Standard deviation of the intercepts under the hyperprior; their mean is 0."""
 
 
 def item_prior(means: Array, covariances: Array) -> tuple[Array, Array]:
     """Mean [params] and precision [params, params] of the prior of (slopes, intercept).
 
-    The maximum of the expected log density of the items under a normal prior, times a conjugate
-    hyperprior (normal-inverse-Wishart; Gelman et al., "Bayesian data analysis", 2013, section 3.6)
-    that is worth `ITEMS` items of slope 1 in the first dimension, 0 in the others and intercept 0.
+    Mean and variances are those of the items, drawn towards the hyperprior's as conjugate updates
+    are (Gelman et al., "Bayesian data analysis", 2013, section 3.3), each parameter by its own
+    count; the correlations are those of the items.
 
     Args:
         means: [items, params], posterior means of the items' parameters.
         covariances: [items, params, params], their posterior covariances.
     """
-    start = np.zeros(means.shape[1])
-    start[0] = SLOPE
-    total = len(means) + ITEMS
-    mean = (means.sum(axis=0) + ITEMS * start) / total
-    off, drawn = means - mean, start - mean
-    scatter = off.T @ off + covariances.sum(axis=0) + ITEMS * np.outer(drawn, drawn)
-    scatter += ITEMS * SPREAD**2 * np.eye(len(mean))
-    return mean, inverse(scatter / total)
+    items, params = means.shape
+    start, spread = np.zeros(params), np.full(params, SLOPE_SPREAD**2)
+    start[0], spread[-1] = SLOPE, INTERCEPT_SPREAD**2
+    counts = np.full(params, ITEMS + SHARE * items)
+    counts[-1] = ITEMS
+    mean = (means.sum(axis=0) + counts * start) / (items + counts)
+    off = means - mean
+    scatter = off.T @ off + covariances.sum(axis=0)
+    variances = (scatter.diagonal() + counts * spread) / (items + counts)
+    scatter += ITEMS * np.diag(spread)
+    scale = np.sqrt(variances / scatter.diagonal())
+    return mean, inverse(scatter * scale * scale[:, None])
 
 
 def first_prior(params: int) -> tuple[Array, Array]:

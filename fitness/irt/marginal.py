@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, log_expit, softmax
+from scipy.special import log_expit, softmax
 
 from fitness.irt.item_model import ItemModel
 from fitness.irt.item_prior import first_prior, item_prior
-from fitness.irt.numerics import bound_curvature, inverse
+from fitness.irt.numerics import bound_curvature, inverse, settled, sigmoid
 
 Array = NDArray[np.float64]
 
 GRID = np.linspace(-5, 5, 81)
 """Abilities [nodes]. The sums over them are exact to 1 % down to posteriors of sd 0.09."""
 ROUNDS = 200
-TOLERANCE = 1e-3
 BASIS = np.stack([GRID, np.ones_like(GRID)], axis=1)
 PRODUCTS = (BASIS[:, :, None] * BASIS[:, None, :]).reshape(len(GRID), -1)
 STEPS = 2
@@ -35,7 +34,7 @@ def fit_marginal(responses: Array) -> ItemModel:
         items, covariances = _raised(items, posterior, right, asked, prior)
         items, covariances, _ = _standardised(items, covariances, posterior)
         prior = item_prior(items, covariances)
-        if np.abs(items - before).max() < TOLERANCE:
+        if settled(before, items):
             break
     posterior = _posterior(items @ BASIS.T, right, asked)
     items, covariances, nodes = _standardised(items, covariances, posterior)
@@ -78,11 +77,11 @@ def _raised(
     reached, solved = asked.T @ posterior, right.T @ posterior
     for _ in range(STEPS):
         logits = items @ BASIS.T
-        p = expit(logits)
+        p = sigmoid(logits)
         gradient = (solved - reached * p) @ BASIS - (items - mean) @ precision
         bound = _curvatures(reached * bound_curvature(logits), precision)
         items = items + np.linalg.solve(bound, gradient[:, :, None])[:, :, 0]
-    p = expit(items @ BASIS.T)
+    p = sigmoid(items @ BASIS.T)
     return items, inverse(_curvatures(reached * p * (1 - p), precision))
 
 

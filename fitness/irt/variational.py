@@ -2,139 +2,149 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from fitness.irt.item_model import ItemModel
 from fitness.irt.item_prior import first_prior, item_prior
-from fitness.irt.numerics import bound_curvature, inverse
+from fitness.irt.numerics import bound_curvature, inverse, settled, sigmoid
 
 Array = NDArray[np.float64]
 
 ROUNDS = 300
-TOLERANCE = 2e-3
+
+
+class Normals(NamedTuple):
+    """Normal posteriors: `means` [n, d] and `covariances` [n, d, d]."""
+
+    means: Array
+    covariances: Array
+
+    def second(self) -> Array:
+        """E[v v'], flattened to [n, d * d]."""
+        outer = self.means[:, :, None] * self.means[:, None, :]
+        return (self.covariances + outer).reshape(len(self.means), -1)
+
+    def lifted(self) -> Normals:
+        """Those of (v, 1)."""
+        means = np.pad(self.means, ((0, 0), (0, 1)), constant_values=1)
+        return Normals(means, np.pad(self.covariances, ((0, 0), (0, 1), (0, 1))))
 
 
 def fit_variational(responses: Array, dims: int) -> ItemModel:
     """The model of responses [models, items], in [0, 1] or nan.
 
-    log sigmoid(x) has the quadratic lower bound of Jaakkola and Jordan ("Bayesian parameter
-    estimation via variational methods", 2000, equation 10), tight where x^2 = xi^2. Under it the
-    posteriors of abilities and of items are normal and each follows from the other in closed form.
+    The posteriors of abilities and of items are taken to be normal and independent, so a logit is a
+    product of normals, and the scores' expectations come in closed form (`_linearised`). Given the
+    one side, the other side's posteriors solve a regression, one step of which is made at a time.
     """
     asked = (~np.isnan(responses)).astype(np.float64)
-    centred = np.where(asked > 0, np.nan_to_num(responses) - 0.5, 0.0)
-    thetas = _start(responses, dims)
-    spreads = np.tile(np.eye(dims) / 10, (len(thetas), 1, 1))
+    right = np.nan_to_num(responses)
     prior = first_prior(dims + 1)
-    items = np.tile(prior[0], (responses.shape[1], 1))
-    covariances = np.tile(inverse(prior[1]) / 10, (len(items), 1, 1))
+    abilities = _start(responses, dims)
+    count = responses.shape[1]
+    items = Normals(np.tile(prior[0], (count, 1)), np.tile(inverse(prior[1]) / 10, (count, 1, 1)))
     for _ in range(ROUNDS):
-        before = items
-        curvature = asked * _curvature(thetas, spreads, items, covariances)
-        items, covariances = _items(thetas, spreads, centred, curvature, prior)
-        curvature = asked * _curvature(thetas, spreads, items, covariances)
-        thetas, spreads = _abilities(items, covariances, centred, curvature)
-        change = _standardising(thetas, spreads)
-        thetas, spreads, items, covariances = _moved(thetas, spreads, items, covariances, change)
-        prior = item_prior(items, covariances)
-        if np.abs(items - before).max() < TOLERANCE:
+        before = items.means
+        items = _items(abilities, items, right, asked, prior)
+        abilities = _abilities(abilities, items, right, asked)
+        abilities, items = _moved(abilities, items, *_standardising(abilities))
+        prior = item_prior(*items)
+        if settled(before, items.means):
             break
-    turn = _principal(items), np.zeros(dims)
-    thetas, spreads, items, covariances = _moved(thetas, spreads, items, covariances, turn)
-    return ItemModel(items[:, :-1], items[:, -1], covariances, thetas, spreads)
+    abilities, items = _moved(abilities, items, _principal(items.means[:, :dims]), np.zeros(dims))
+    slopes, intercepts = items.means[:, :dims], items.means[:, dims]
+    return ItemModel(slopes, intercepts, items.covariances, *abilities)
 
 
-def _start(responses: Array, dims: int) -> Array:
-    """Abilities [models, dims] to begin with: principal components of the centred responses."""
+def _start(responses: Array, dims: int) -> Normals:
+    """Abilities to begin with: principal components of the centred responses."""
     filled = np.nan_to_num(responses - np.nanmean(responses, axis=0))
-    left, sizes, right = np.linalg.svd(filled, full_matrices=False)
-    left, sizes, right = left[:, :dims], sizes[:dims], right[:dims]
+    left, _, right = np.linalg.svd(filled, full_matrices=False)
     # A component is fixed up to its sign: here, the one that solves more items.
-    signs = np.where(right.sum(axis=1) < 0, -1.0, 1.0)
-    return left * signs * np.sqrt(len(filled))
+    signs = np.where(right[:dims].sum(axis=1) < 0, -1.0, 1.0)
+    means = left[:, :dims] * signs * np.sqrt(len(filled))
+    return Normals(means, np.tile(np.eye(dims) / 10, (len(means), 1, 1)))
 
 
-def _second(means: Array, covariances: Array) -> Array:
-    """E[v v'] flattened, [n, d * d]."""
-    return (covariances + means[:, :, None] * means[:, None, :]).reshape(len(means), -1)
+def _linearised(lifted: Normals, items: Normals, asked: Array) -> tuple[Array, Array, Array]:
+    """Offset, slope and the slope's bound [models, items] of the best line through the sigmoid.
 
-
-def _lifted(thetas: Array, spreads: Array) -> tuple[Array, Array]:
-    """Mean and covariance of (ability, 1)."""
-    models, dims = thetas.shape
-    mean = np.concatenate([thetas, np.ones((models, 1))], axis=1)
-    covariance = np.zeros((models, dims + 1, dims + 1))
-    covariance[:, :dims, :dims] = spreads
-    return mean, covariance
-
-
-def _curvature(thetas: Array, spreads: Array, items: Array, covariances: Array) -> Array:
-    """Curvature [models, items] of the bound, tightest where xi^2 is the logit's expected square."""
-    squares = _second(*_lifted(thetas, spreads)) @ _second(items, covariances).T
-    return bound_curvature(np.sqrt(squares))
+    For a logit x of mean m and variance v, sigmoid(x) is offset + slope x, with its own expected
+    value and derivative: E sigmoid(x) = sigmoid(s m), s = (1 + pi v / 8)^(-1/2) (MacKay, "The
+    evidence framework applied to classification networks", 1992, equation 12). The bound is that of
+    Jaakkola and Jordan, tightest where xi^2 = E x^2. Items that were not asked have slope 0.
+    """
+    m = lifted.means @ items.means.T
+    squares = lifted.second() @ items.second().T
+    shrink = 1 / np.sqrt(1 + np.pi / 8 * np.maximum(squares - m**2, 0))
+    score = sigmoid(shrink * m)
+    slope = asked * score * (1 - score) * shrink
+    return score - slope * m, slope, asked * bound_curvature(np.sqrt(squares))
 
 
 def _items(
-    thetas: Array, spreads: Array, centred: Array, curvature: Array, prior: tuple[Array, Array]
-) -> tuple[Array, Array]:
-    """Posteriors of the items' (slopes, intercept), given those of the abilities."""
+    abilities: Normals, items: Normals, right: Array, asked: Array, prior: tuple[Array, Array]
+) -> Normals:
+    """Posteriors of the items' (slopes, intercept), one step on, given those of the abilities.
+
+    A mean's step divides the gradient by the bound's curvature, which is at least the likelihood's
+    own: it cannot overshoot. The covariance is the inverse of the own curvature.
+    """
     mean, precision = prior
-    lifted = _lifted(thetas, spreads)
-    params = len(mean)
-    total = (curvature.T @ _second(*lifted)).reshape(-1, params, params) + precision
-    covariances = inverse(total)
-    linear = centred.T @ lifted[0] + precision @ mean
-    return np.einsum("jab,jb->ja", covariances, linear), covariances
+    lifted = abilities.lifted()
+    offset, slope, bound = _linearised(lifted, items, asked)
+    shape = (-1, len(mean), len(mean))
+    own = (slope.T @ lifted.second()).reshape(shape) + precision
+    most = (bound.T @ lifted.second()).reshape(shape) + precision
+    linear = (right - asked * offset).T @ lifted.means + precision @ mean
+    gradient = linear - np.einsum("jab,jb->ja", own, items.means)
+    return Normals(items.means + np.einsum("jab,jb->ja", inverse(most), gradient), inverse(own))
 
 
-def _abilities(
-    items: Array, covariances: Array, centred: Array, curvature: Array
-) -> tuple[Array, Array]:
-    """Posteriors of the abilities, given those of the items; the prior is standard normal."""
-    params = items.shape[1]
-    dims = params - 1
-    total = (curvature @ _second(items, covariances)).reshape(-1, params, params)
-    spreads = inverse(total[:, :dims, :dims] + np.eye(dims))
-    linear = centred @ items[:, :dims] - total[:, :dims, dims]
-    return np.einsum("iab,ib->ia", spreads, linear), spreads
+def _abilities(abilities: Normals, items: Normals, right: Array, asked: Array) -> Normals:
+    """Posteriors of the abilities, one step on, as `_items`; their prior is standard normal."""
+    dims = abilities.means.shape[1]
+    offset, slope, bound = _linearised(abilities.lifted(), items, asked)
+    shape = (-1, dims + 1, dims + 1)
+    own = (slope @ items.second()).reshape(shape)
+    most = (bound @ items.second()).reshape(shape)[:, :dims, :dims] + np.eye(dims)
+    linear = (right - asked * offset) @ items.means[:, :dims] - own[:, :dims, dims]
+    own = own[:, :dims, :dims] + np.eye(dims)
+    gradient = linear - np.einsum("iab,ib->ia", own, abilities.means)
+    means = abilities.means + np.einsum("iab,ib->ia", inverse(most), gradient)
+    return Normals(means, inverse(own))
 
 
-def _standardising(thetas: Array, spreads: Array) -> tuple[Array, Array]:
-    """The map theta -> factor^-1 (theta - centre) that gives the abilities unit covariance.
+def _standardising(abilities: Normals) -> tuple[Array, Array]:
+    """The factor and centre for `_moved` that give the abilities mean 0 and unit covariance.
 
     Parameter-expanded EM (Liu, Rubin and Wu, 1998): the same likelihood, far fewer rounds.
     """
-    centre = thetas.mean(axis=0)
-    off = thetas - centre
-    return np.linalg.cholesky(off.T @ off / len(off) + spreads.mean(axis=0)), centre
+    centre = abilities.means.mean(axis=0)
+    off = abilities.means - centre
+    return np.linalg.cholesky(off.T @ off / len(off) + abilities.covariances.mean(axis=0)), centre
 
 
 def _moved(
-    thetas: Array,
-    spreads: Array,
-    items: Array,
-    covariances: Array,
-    change: tuple[Array, Array],
-) -> tuple[Array, Array, Array, Array]:
+    abilities: Normals, items: Normals, factor: Array, centre: Array
+) -> tuple[Normals, Normals]:
     """Abilities and items under theta = factor theta' + centre; the logits stay."""
-    factor, centre = change
     dims = len(centre)
     back = np.linalg.inv(factor)
     move = np.eye(dims + 1)
     move[:dims, :dims] = factor.T
     move[dims, :dims] = centre
     return (
-        (thetas - centre) @ back.T,
-        back @ spreads @ back.T,
-        items @ move.T,
-        move @ covariances @ move.T,
+        Normals((abilities.means - centre) @ back.T, back @ abilities.covariances @ back.T),
+        Normals(items.means @ move.T, move @ items.covariances @ move.T),
     )
 
 
-def _principal(items: Array) -> Array:
+def _principal(slopes: Array) -> Array:
     """The rotation [dims, dims] to the slopes' principal axes, on each of which their sum is > 0."""
-    slopes = items[:, :-1]
     _, axes = np.linalg.eigh(slopes.T @ slopes)
     axes = axes[:, ::-1]
     return axes * np.where((slopes @ axes).sum(axis=0) < 0, -1.0, 1.0)
