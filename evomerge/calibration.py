@@ -1,6 +1,7 @@
 """Calibration: what known models answer to a run's search items, as an item bank per task."""
 
 import hashlib
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -207,10 +208,11 @@ class _Work:
         self._known: Rows = {name: {} for name in tasks.names}
 
     def open(self) -> None:
-        """Read the banks that are there, and try the imported matrices on the items.
+        """Read the banks that are there, and try the given matrices on the items.
 
         Raises:
             FitnessError: a bank of other items, models or another task; a matrix that does not fit.
+            InputError: the folder cannot be written.
         """
         for task, items in self._items.items():
             replaced = self._try_on(task)
@@ -219,6 +221,17 @@ class _Work:
                 bank = self._matching(path, items)
                 rows = zip(bank.models, bank.responses, strict=True)
                 self._known[task] = {m: tuple(map(float, r)) for m, r in rows if m not in replaced}
+
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.folder).close()
+        except OSError as error:
+            raise InputError(
+                f"'{self.folder}'",
+                f"it cannot be written ({error})",
+                "calibrate",
+                "correct fitness.bank or the folder's permissions",
+            ) from None
 
     def missing(self) -> dict[str, Recipe]:
         """The planned models that some bank lacks."""
