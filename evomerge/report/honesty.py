@@ -89,7 +89,7 @@ def _scores(
         scores,
         list(by_hash.values()),
         digest,
-        len(finalists),
+        again,
         run.database.responses("search"),
         goals,
     )

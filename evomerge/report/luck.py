@@ -18,6 +18,8 @@ from fitness.winners_curse import Corrected, Pick, corrected_best, corrected_val
 
 POOL = 300
 """Candidates among which the search's luck is looked for: those behind can hardly be picked."""
+LEVEL = 10
+"""The best candidates, by which is judged what errors all have in common."""
 
 Answers = Mapping[str, Sequence[Response]]
 """Recipe hash -> responses."""
@@ -114,28 +116,31 @@ def search_luck(
     scores: Sequence[Score],
     candidates: Sequence[Candidate],
     winner: str,
-    finalists: int,
+    finalists: Sequence[str],
     answered: Answers,
     goals: Goals,
 ) -> list[dict[str, Any]]:
     """The winner's scores on the search items, as one of the best few of all candidates.
 
     The search's luck lies in becoming a finalist; which of them wins is decided on other items. The
-    finalists are taken to be the best by the weighted mean of the objectives.
+    finalists are taken to be the best by the weighted mean of the objectives, among those that the
+    races let answer as many items as they did.
 
     Args:
         scores: which.
         candidates: of the search, distinct recipes, all scored.
         winner: its recipe hash.
-        finalists: how many there were.
+        finalists: theirs, the winner's among them.
         answered: responses to the search items; with racing, each candidate has its own.
         goals: what was optimised.
     """
-    spread = goals.spread([c.evaluation for c in candidates])
-    merit = {c.recipe_hash: goals.merit(c.evaluation, spread) for c in candidates}
-    order = sorted(candidates, key=lambda c: (c.recipe_hash != winner, -merit[c.recipe_hash]))
+    least = min(len(answered[digest]) for digest in finalists)
+    far = [c for c in candidates if len(answered[c.recipe_hash]) >= least]
+    spread = goals.spread([c.evaluation for c in far])
+    merit = {c.recipe_hash: goals.merit(c.evaluation, spread) for c in far}
+    order = sorted(far, key=lambda c: (c.recipe_hash != winner, -merit[c.recipe_hash]))
     pool = order[:POOL]  # the winner first
-    few = min(finalists, len(pool))
+    few = min(len(finalists), len(pool))
     single = [score for score in scores if score.parts == (score.name,)]
     scale = dict(zip(goals.names, zip(goals.weights, spread, strict=True), strict=True))
     strength = np.array([s.sign * scale[s.name][0] / scale[s.name][1] for s in single])
@@ -149,7 +154,7 @@ def search_luck(
         single, pool, answered, best
     )
     return [
-        described(score, order[0].evaluation, len(candidates), correct(score)) for score in scores
+        described(score, pool[0].evaluation, len(candidates), correct(score)) for score in scores
     ]
 
 
@@ -160,12 +165,20 @@ def _by_items(
     answered: Answers,
     best: Pick,
 ) -> Callable[[Score], Corrected] | None:
-    """The correction from responses; None where candidates answered different items."""
+    """The correction from responses.
+
+    None where candidates answered different items, or scores are read off them in other ways than
+    by their mean.
+    """
     tasks = _tasks(scores)
     matrices = [score_matrix(task, [answered[c.recipe_hash] for c in pool]) for task in tasks]
     if any(np.isnan(m).any() or m.shape[1] < 2 for m in matrices):
         return None
     weights = np.array([[score.tasks.get(task, 0.0) for task in tasks] for score in single])
+    means = weights @ np.array([m[0].mean() for m in matrices])
+    values = [estimate_of(score, pool[0].evaluation).value for score in single]
+    if not np.allclose(means, values, atol=1e-6):
+        return None
     rule = _remembered(lambda means: best(weights @ means))
     return lambda score: corrected_best(
         matrices, 0, [score.tasks.get(task, 0.0) for task in tasks], pick=rule
@@ -179,8 +192,9 @@ def _by_errors(
     estimates = [[c.evaluation.objectives[s.name] for c in pool] for s in single]
     values = [[e.value for e in row] for row in estimates]
     ses = [[e.se for e in row] for row in estimates]
-    tasks = [score_matrix(t, [answered[c.recipe_hash] for c in pool]) for t in _tasks(single)]
-    shared = min(shared_error(matrix) for matrix in tasks)
+    # What models share depends on their level: that of the contenders counts.
+    top = [answered[c.recipe_hash] for c in pool[:LEVEL]]
+    shared = min(shared_error(score_matrix(task, top)) for task in _tasks(single))
     rule = _remembered(best)
     return lambda score: corrected_value(
         values, ses, 0, [float(s.name in score.parts) for s in single], shared=shared, pick=rule

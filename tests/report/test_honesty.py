@@ -1,15 +1,19 @@
 """The honest winner, from records made by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from rich.console import Console
 
 from evomerge.report.card import test_scores as card_scores
 from evomerge.report.honesty import honesty, scores_of
+from evomerge.report.luck import search_luck
 from evomerge.report.summary import load_candidates, stored_goals
 from evomerge.report.tables import honest_tables
 from evomerge.search.goals import plain
-from tests.report.planted_run import PlantedRun, full_run
+from fitness.estimate import Estimate
+from tests.report.planted_run import PlantedRun, full_run, responses
 
 EVEN = {"words": 0.5, "sums": 0.5}
 WORSE = {"words": 0.4, "sums": 0.4}
@@ -137,3 +141,50 @@ def test_which_objectives_are_scores(tmp_path, quickstart):
     costs.mkdir()
     alone = PlantedRun(costs, quickstart, [{"cost": "tokens"}])
     assert honesty(alone, stored_goals(alone), [], {"winner": "w"}, False) is None
+
+
+def test_who_was_stopped_early_adds_no_luck(tmp_path, quickstart):
+    """Their errors are wide, but the race had seen that they were behind."""
+    run, _ = full_run(tmp_path, quickstart, rates={"base": WORSE, "winner": EVEN}, candidates=12)
+    rng = np.random.default_rng(9)
+    choice = run.database.meta("choice")
+    finalists = [f["recipe_hash"] for f in choice["finalists"]]
+    goals = stored_goals(run)
+    found = []
+    for behind in (0, 100):
+        for number in range(behind):
+            run.measure(f"b{number}", "search", responses(rng, EVEN, asked=0.2))
+        candidates, _ = load_candidates(run.database)
+        answered = run.database.responses("search")
+        scores = scores_of(run, goals, True)
+        winner = choice["recipe_hash"]
+        found.append(search_luck(scores, candidates, winner, finalists, answered, goals)[-1])
+    assert [f["of"] for f in found] == [12, 112]
+    assert found[0]["corrected"] == found[1]["corrected"]
+
+
+def test_scores_by_an_item_bank_keep_their_value(tmp_path, quickstart):
+    """Where a score is not the mean of the answers, the correction starts from the score."""
+    run, _ = full_run(tmp_path, quickstart, rates={"base": WORSE, "winner": EVEN}, candidates=12)
+    candidates, _ = load_candidates(run.database)
+    shifted = [
+        replace(
+            c,
+            evaluation=replace(
+                c.evaluation,
+                objectives={
+                    n: Estimate(e.value + 0.1, e.se) for n, e in c.evaluation.objectives.items()
+                },
+            ),
+        )
+        for c in candidates
+    ]
+    choice = run.database.meta("choice")
+    finalists = [f["recipe_hash"] for f in choice["finalists"]]
+    goals = stored_goals(run)
+    scores = scores_of(run, goals, True)
+    answered = run.database.responses("search")
+    found = search_luck(scores, shifted, choice["recipe_hash"], finalists, answered, goals)
+    for score in found:
+        corrected = score["corrected"]
+        assert corrected["value"] + corrected["luck"] == pytest.approx(score["value"])

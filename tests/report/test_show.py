@@ -1,0 +1,33 @@
+"""What `show` and an export say of the winner of a real, small run."""
+
+import json
+
+import pytest
+
+
+def test_show_and_export_tell_the_same_of_the_winner(tmp_path, write_run, evomerge):
+    done = evomerge("search", write_run(), "--dir", tmp_path / "run", "--json")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    honest = summary["honesty"]
+    assert [*honest["scores"]] == ["words", "arithmetic", "mean"]
+    by_model = summary["baselines"]
+    for pair in honest["comparisons"]:
+        if pair["objective"] == "words":
+            gain = (
+                by_model["winner"]["words"]["value"] - by_model[pair["baseline"]]["words"]["value"]
+            )
+            assert pair["gain"] == pytest.approx(gain), "the same answers as in the table of scores"
+    compared = {pair["baseline"] for pair in honest["comparisons"]}
+    assert compared | set(honest["same"]) | {"winner"} == set(by_model)
+    words = honest["scores"]["words"]
+    assert words["test"] == by_model["winner"]["words"]
+    chosen = next(c for c in summary["candidates"] if c["id"] == summary["chosen"])
+    assert words["search"]["value"] == chosen["objectives"]["words"]["value"]
+    assert words["selection"]["value"] == chosen["selection"]["words"]["value"]
+    shown = " ".join(evomerge("show", tmp_path / "run").stdout.split())
+    assert evomerge("export", tmp_path / "run", tmp_path / "out").returncode == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    for sentence in honest["sentences"]:
+        assert sentence in shown
+        assert f"- {sentence}" in card
