@@ -1,7 +1,6 @@
 """`evomerge calibrate` on the quickstart's models: banks hold what the models answer."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -10,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from evomerge.calibration import calibrate, calibration_models
+from evomerge.cli import app
 from evomerge.evaluator import EvaluatorFactory
 from evomerge.preflight import prepare
 from evomerge.run_file import folder_of, load_run_file
@@ -76,31 +77,40 @@ def test_more_models_extend_a_bank_and_nothing_is_paid_for_twice(run_file):
     assert set(fewer.banks["sums"].models) == set(more.banks["sums"].models)
 
 
-def test_killed_in_the_middle_and_continued(run_file, evomerge, tmp_path):
+def test_interrupted_killed_and_continued_equals_undisturbed(run_file, tmp_path):
     undisturbed = tmp_path / "undisturbed"
     changed = load_and_write(run_file, "whole.yaml", bank=str(undisturbed))
-    whole = json.loads(evomerge("calibrate", changed, "--models", 12, "--json").stdout)
-    assert whole["evaluated"] == 12
+    assert calibrate(changed, 14, [], SilentView()).evaluated == 14
 
-    command = [sys.executable, "-m", "evomerge.cli", "calibrate", str(run_file), "--models", "12"]
+    stopped = stop_at(run_file, 2, signal.SIGINT)
+    assert stopped.returncode == 3
+    assert "interrupted; the same command continues" in stopped.stderr.read()
+    paid = len(read_bank(run_file.parent / "banks" / "sums.npz").models)
+    stop_at(run_file, paid + 2, signal.SIGKILL)
+    assert paid < len(read_bank(run_file.parent / "banks" / "sums.npz").models)
+    both = [len(read_bank(run_file.parent / "banks" / f"{t}.npz").models) for t in TASKS]
+    assert max(both) < 14
+
+    assert calibrate(run_file, 14, [], SilentView()).evaluated == 14 - min(both)
+    for task in TASKS:
+        found = run_file.parent / "banks" / f"{task}.npz"
+        assert found.read_bytes() == (undisturbed / f"{task}.npz").read_bytes()
+
+
+def stop_at(run_file: Path, models: int, how: signal.Signals) -> "subprocess.Popen[str]":
+    """Start a calibration, and stop it once the last task's bank has that many models."""
+    command = [sys.executable, "-m", "evomerge.cli", "calibrate", str(run_file), "--models", "14"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     bank = run_file.parent / "banks" / "sums.npz"
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
-    while not (bank.exists() and len(read_bank(bank).models) >= 3) and process.poll() is None:
+    while not (bank.exists() and len(read_bank(bank).models) >= models) and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
+    process.send_signal(how)
     process.wait()
-    paid = len(read_bank(bank).models)
-    assert 3 <= paid < 12
-
-    done = evomerge("calibrate", run_file, "--models", 12, "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["evaluated"] == 12 - paid
-    for task in TASKS:
-        assert (bank.parent / f"{task}.npz").read_bytes() == (
-            undisturbed / f"{task}.npz"
-        ).read_bytes()
+    return process
 
 
 def load_and_write(run_file: Path, name: str, **fitness) -> Path:
@@ -155,15 +165,15 @@ def test_a_task_whose_items_all_score_alike_is_written_with_a_notice(
     )
 
 
-def test_the_command_prints_json_or_a_table(run_file, evomerge):
-    done = evomerge("calibrate", run_file, "--models", 6, "--json")
-    assert done.returncode == 0, done.stderr
+def test_the_command_prints_json_or_a_table(run_file):
+    done = CliRunner().invoke(app, ["calibrate", str(run_file), "--models", "6", "--json"])
+    assert done.exit_code == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["evaluated"] == 6
     assert set(told["tasks"]) == set(TASKS)
     assert (told["tasks"]["sums"]["models"], told["tasks"]["sums"]["items"]) == (6, 6)
-    table = evomerge("calibrate", run_file, "--models", 6)
-    assert table.returncode == 0, table.stderr
+    table = CliRunner().invoke(app, ["calibrate", str(run_file), "--models", "6"])
+    assert table.exit_code == 0, table.stderr
     assert "lunari_words" in table.stdout
     assert "0 models evaluated" in table.stdout
 
@@ -204,6 +214,12 @@ def test_responses_that_fit_no_item(run_file):
     with pytest.raises(FitnessError, match="responses to items 1000000: none of them is among"):
         calibrate(run_file, 6, [f"sums={given}"], SilentView())
     assert not (run_file.parent / "banks").exists()
+
+
+def test_a_folder_that_cannot_be_written_costs_no_evaluation(run_file):
+    (run_file.parent / "banks").write_text("a file")
+    with pytest.raises(InputError, match=r"banks': it cannot be written .*; correct fitness.bank"):
+        calibrate(run_file, 6, [], SilentView())
 
 
 @pytest.mark.parametrize("change", ["other items", "changed text", "other sources"])
