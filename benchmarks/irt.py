@@ -30,7 +30,7 @@ from fitness.banks import ItemBank
 from fitness.estimate import Estimate
 from fitness.estimators import ESTIMATORS, Estimator, build_estimator
 from fitness.estimators.adaptive import Adaptive
-from fitness.estimators.calibrated import NORMAL
+from fitness.estimators.blending import NORMAL
 from fitness.item_selection import select_items
 
 METHODS = (
@@ -70,7 +70,7 @@ class Tally:
         self.errors[count].append(float(off.mean()) * 100)
         self.covered[count] += (off <= NORMAL * ses + 1e-12).tolist()
         if len(np.unique(values)) > 1:
-            self.taus[count].append(float(kendalltau(values, truth).statistic))
+            self.taus[count].append(float(kendalltau(values, truth)[0]))
 
     def figures(self) -> dict[str, Any]:
         """For the JSON line; keys are numbers of items."""

@@ -11,7 +11,8 @@ from scipy.special import log_expit
 
 from fitness.banks import ItemBank
 from fitness.estimate import Estimate
-from fitness.estimators.calibrated import conformal_factor, folds
+from fitness.estimators.blending import conformal_factor
+from fitness.estimators.calibrated import folds
 from fitness.estimators.checks import checked
 from fitness.estimators.posterior import IrtPosterior, PosteriorReading, fit_model, normal_grid
 from fitness.estimators.predictor import Array, Positions

@@ -57,3 +57,41 @@ def shrunk_covariance(responses: Array) -> ItemCovariance:
     factors = np.vstack([loadings, scaled])
     shared = np.sum(factors**2, axis=0)
     return ItemCovariance(means, factors, np.maximum(variances - shared, NOISE * variances) + 0.01)
+
+
+def spread(covariance: ItemCovariance, items: NDArray[np.intp]) -> tuple[Array, float]:
+    """Kriging weights [n] for the sum of the other items, and that prediction's deviation.
+
+    Rasmussen and Williams, "Gaussian processes for machine learning", 2006, equations 2.25, 2.26.
+    """
+    factors, noise = covariance.factors, covariance.noise
+    rest = np.ones(len(noise), dtype=bool)
+    rest[items] = False
+    seen, sought = factors[:, items], factors[:, rest].sum(axis=1)
+    common = seen.T @ sought
+    weights = np.linalg.solve(seen.T @ seen + np.diag(noise[items]), common)
+    variance = sought @ sought - weights @ common + noise[rest].sum()
+    return weights, float(np.sqrt(max(variance, 0)))
+
+
+def telling_order(covariance: ItemCovariance, count: int) -> NDArray[np.intp]:
+    """The first `count` items of the order in which each tells most of the pool's sum, greedily.
+
+    Krause, Singh and Guestrin, "Near-optimal sensor placements in Gaussian processes", 2008; for
+    the sum alone, by Gram-Schmidt steps on the factors.
+    """
+    factors, noise = covariance.factors, covariance.noise
+    own = np.sum(factors**2, axis=0) + noise
+    with_sum = factors.T @ factors.sum(axis=1) + noise
+    known = np.zeros((count, len(noise)))
+    order = np.zeros(count, dtype=np.intp)
+    free = np.ones(len(noise), dtype=bool)
+    for step in range(count):
+        item = int(np.where(free, with_sum**2 / own, -1).argmax())
+        column = factors[:, item] @ factors - known[:step, item] @ known[:step]
+        column[item] += noise[item]
+        known[step] = column / np.sqrt(own[item])
+        with_sum = with_sum - known[step] * (with_sum[item] / np.sqrt(own[item]))
+        own = np.maximum(own - known[step] ** 2, 1e-9)
+        order[step], free[item] = item, False
+    return order

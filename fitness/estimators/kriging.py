@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from fitness.estimators.covariance import ItemCovariance, shrunk_covariance
+from fitness.estimators.covariance import ItemCovariance, shrunk_covariance, spread
 from fitness.estimators.predictor import Array, Positions, Prediction, binomial, unanswered
 
 
@@ -26,26 +24,17 @@ class LinearReading:
 
 @dataclass(frozen=True, eq=False)
 class Kriging:
-    """The best linear unbiased prediction of the pool's sum (Rasmussen and Williams, "Gaussian
-    processes for machine learning", 2006, equation 2.25), under a shrunk covariance of the items.
-    """
+    """The best linear unbiased prediction of the pool's sum, under a shrunk covariance of items."""
 
     covariance: ItemCovariance
 
     def at(self, items: Positions) -> LinearReading:
         """See `Predictor.at`."""
-        covariance = self.covariance
-        means, factors, noise = covariance.means, covariance.factors, covariance.noise
+        means = self.covariance.means
         pool = len(means)
-        rest = unanswered(items, pool)
-        seen, sought = factors[:, items], factors[:, rest].sum(axis=1)
-        among = seen.T @ seen + np.diag(noise[items])
-        weights = np.linalg.solve(among, seen.T @ sought)
-        variance = sought @ sought - weights @ (seen.T @ sought) + noise[rest].sum()
-        start = means[rest].sum() - weights @ means[items]
-        return LinearReading(
-            float(start) / pool, (1 + weights) / pool, float(np.sqrt(max(variance, 0))) / pool
-        )
+        weights, deviation = spread(self.covariance, items)
+        start = means[unanswered(items, pool)].sum() - weights @ means[items]
+        return LinearReading(float(start) / pool, (1 + weights) / pool, deviation / pool)
 
 
 def fit_kriging(responses: Array, parents: Array) -> Kriging:
