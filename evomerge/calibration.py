@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from evomerge.cluster.executor import Executor, Job
-from evomerge.config import RunFile
+from evomerge.config import Fitness, RunFile
 from evomerge.evaluation import Evaluation
 from evomerge.evaluator import EvaluatorFactory
 from evomerge.preflight import Prepared, prepare
@@ -37,6 +37,9 @@ FEW = 20
 """Below, few answers are read no better than by their mean."""
 DRAWS = 20
 """Random points tried per merge wanted, before a space counts as used up."""
+
+_BY_BANK = ("bank", "estimator")
+"""Keys of `fitness` that may need a bank."""
 
 Rows = dict[str, dict[str, tuple[float, ...]]]
 """Task -> model -> its scores on the task's search items, in their order."""
@@ -86,7 +89,8 @@ def calibrate(run_file: Path, models: int, responses: Sequence[str], view: View)
     folder = folder_of(config, run_file)
     where = folder / (config.fitness.bank or "banks")
     # Banks are what is being made: the run file is checked as one without.
-    bare = config.fitness.model_copy(update={"bank": None, "estimator": "auto"})
+    plain = {key: Fitness.model_fields[key].default for key in _BY_BANK}
+    bare = config.fitness.model_copy(update=plain)
     _references(config, models)
     imported = _imported(responses, list(config.fitness.tasks))
     view.say(f"checking {run_file}")
