@@ -124,6 +124,30 @@ def test_responses_that_are_all_alike(dims: int, value: float):
     assert np.all(np.abs(p - value) < 0.2)
 
 
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("shape", [(4, 4), (11, 12), (6, 40), (40, 6)])
+@pytest.mark.parametrize("alike", ["models", "items"])
+@pytest.mark.parametrize("gaps", [0.0, 0.4])
+def test_fits_without_noise_stay_within_bounds(
+    dims: int, shape: tuple[int, int], alike: str, gaps: float
+):
+    # Here the likelihood has no maximum: only the prior keeps the parameters from running away.
+    rng = np.random.default_rng(12)
+    across = (1, shape[1]) if alike == "models" else (shape[0], 1)
+    responses = np.broadcast_to((rng.random(across) < 0.5).astype(float), shape).copy()
+    holes = rng.random(shape) < gaps
+    holes[0], holes[:, 0] = False, False
+    responses[holes] = np.nan
+    model = fit_items(responses, dims)
+    assert np.abs(model.slopes).max() < 30
+    assert np.abs(model.intercepts).max() < 20
+    assert np.linalg.eigvalsh(model.covariances).min() > 0
+    assert np.linalg.eigvalsh(model.ability_covariances).min() > 0
+    given = ~np.isnan(responses)
+    p = model.probabilities(model.abilities)
+    assert rms((p - responses)[given]) < 0.4
+
+
 @DIMS
 def test_an_item_with_a_wrong_key_has_a_negative_slope(dims: int):
     responses = simulated(60, 80, seed=8).responses
