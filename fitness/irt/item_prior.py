@@ -18,7 +18,7 @@ SLOPE, SLOPE_SPREAD = 1.0, 0.5
 """Mean along the first dimension and standard deviation of the slopes under the hyperprior."""
 INTERCEPT_SPREAD = 1.0
 """Standard deviation of the intercepts under the hyperprior; their mean is 0."""
-BOUND = 4.0
+SLOPE_BOUND, INTERCEPT_BOUND = 2.0, 4.0
 """Largest mean, in size, and largest standard deviation of the prior. Answers without noise bear any
 parameters that are large enough: what is learnt from them would grow with each round."""
 
@@ -39,11 +39,13 @@ def item_prior(means: Array, covariances: Array) -> tuple[Array, Array]:
     start[0], spread[-1] = SLOPE, INTERCEPT_SPREAD**2
     counts = np.full(params, ITEMS + SHARE * items)
     counts[-1] = ITEMS
-    mean = np.clip((means.sum(axis=0) + counts * start) / (items + counts), -BOUND, BOUND)
+    bound = np.full(params, SLOPE_BOUND)
+    bound[-1] = INTERCEPT_BOUND
+    mean = np.clip((means.sum(axis=0) + counts * start) / (items + counts), -bound, bound)
     off = means - mean
     scatter = off.T @ off + covariances.sum(axis=0)
     variances = (scatter.diagonal() + counts * spread) / (items + counts)
-    variances = np.minimum(variances, BOUND**2)
+    variances = np.minimum(variances, bound**2)
     scatter += ITEMS * np.diag(spread)
     scale = np.sqrt(variances / scatter.diagonal())
     return mean, inverse(scatter * scale * scale[:, None])

@@ -139,7 +139,7 @@ def test_fits_without_noise_stay_within_bounds(
     holes[0], holes[:, 0] = False, False
     responses[holes] = np.nan
     model = fit_items(responses, dims)
-    assert np.abs(model.slopes).max() < 30
+    assert np.abs(model.slopes).max() < 20
     assert np.abs(model.intercepts).max() < 20
     assert np.linalg.eigvalsh(model.covariances).min() > 0
     assert np.linalg.eigvalsh(model.ability_covariances).min() > 0
