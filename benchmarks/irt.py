@@ -70,7 +70,7 @@ class Tally:
         self.errors[count].append(float(off.mean()) * 100)
         self.covered[count] += (off <= NORMAL * ses + 1e-12).tolist()
         if len(np.unique(values)) > 1:
-            self.taus[count].append(float(kendalltau(values, truth)[0]))
+            self.taus[count].append(float(np.asarray(kendalltau(values, truth)[0])))
 
     def figures(self) -> dict[str, Any]:
         """For the JSON line; keys are numbers of items."""

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from scipy.special import log_expit
 
 from fitness.banks import ItemBank
+from fitness.errors import FitnessError
 from fitness.estimate import Estimate
 from fitness.estimators.blending import conformal_factor
 from fitness.estimators.calibrated import folds
@@ -62,9 +63,17 @@ class Adaptive:
         Raises:
             FitnessError: as `estimate`, or fewer items left than asked for.
         """
-        if not np.size(items):
-            return self._test.chosen(np.zeros(0, dtype=np.intp), np.zeros(0), count)
-        return self._test.chosen(*checked(items, scores, self._test.pool), count)
+        none = np.zeros(0, dtype=np.intp), np.zeros(0)
+        answered = checked(items, scores, self._test.pool) if np.size(items) else none
+        left = self._test.pool - len(answered[0])
+        if not 1 <= count <= left:
+            raise FitnessError(
+                f"count = {count}",
+                f"{left} items are left",
+                "next_items",
+                "ask for fewer, at least 1",
+            )
+        return self._test.chosen(*answered, count)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -88,13 +89,13 @@ def blending_weights(values: Array, truth: Array) -> Array:
 def conformal_factor(ratios: Array) -> float:
     """What to multiply spreads by, from |error| / spread [m] of models not fitted to.
 
-    The 0.9 (m + 1) smallest, between two of them by interpolation (Papadopoulos et al., "Normalized
-    nonconformity measures for regression conformal prediction", 2008); with m below `FEW`, at least
-    what Student's t with m degrees of freedom asks for.
+    The smallest of rank 0.9 (m + 1), rounded up (Papadopoulos et al., "Normalized nonconformity
+    measures for regression conformal prediction", 2008), or the largest; with m below `FEW`, at
+    least what Student's t with m degrees of freedom asks for.
     """
     models = len(ratios)
-    rank = COVERAGE * (models + 1)
-    width = float(np.interp(rank, np.arange(1, models + 1), np.sort(ratios)))
+    rank = min(models, math.ceil(COVERAGE * (models + 1) - 1e-9))
+    width = float(np.sort(ratios)[rank - 1])
     if models < FEW:
         deviation = float(np.sqrt(np.mean(ratios**2)))
         width = max(width, deviation * float(student.ppf((1 + COVERAGE) / 2, models)))

@@ -60,7 +60,10 @@ class Optimism:
         return self._lessons[low].mixed(self._lessons[high], float(at) - low)
 
     def share(self, items: Positions) -> float:
-        """How far `items` were chosen, from 0 (no better than random ones) to 1 (the best)."""
+        """How far `items` were chosen, from 0 (no better than random ones) to 1 (the best).
+
+        The root: half-way items (k-means) were found to need nearly all of the allowance.
+        """
         count = len(items)
         if count > len(self._order):
             return 0.0
@@ -70,7 +73,7 @@ class Optimism:
         random = float(np.mean([spread(self._covariance, draw)[1] for draw in draws]))
         best = spread(self._covariance, self._order[:count])[1]
         own = spread(self._covariance, items)[1]
-        return float(np.clip((random - own) / max(random - best, 1e-9), 0, 1))
+        return float(np.sqrt(np.clip((random - own) / max(random - best, 1e-9), 0, 1)))
 
 
 def _rehearsed(folds: Sequence[Fold], count: int) -> list[list]:
