@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from evomerge.asking import Asking
 from evomerge.cluster.executor import Executor, Job, RayExecutor
 from evomerge.evaluation import Evaluation, Outcome
 from evomerge.runs.database import Database
@@ -57,7 +58,7 @@ class Sleeper:
     def __init__(self, median: float) -> None:
         self._median = median
 
-    def evaluate(self, recipe: Recipe, split: str) -> Evaluation:
+    def evaluate(self, recipe: Recipe, split: str, asking: Asking) -> Evaluation:
         """Two objectives that cannot both be best, and a response per item."""
         seconds = seconds_of(recipe.hash, self._median) if split == "search" else _WARM_SECONDS
         time.sleep(seconds)

@@ -128,8 +128,9 @@ def score(run_file: Path, model: Path) -> list[float]:
     llm = LLM(str(model), dtype="float32", **arguments)
     encoder = Encoder(build_tokenizer(model, False))
     version = llm.get_weight_version()
-    replies = scoring.answer(llm, encoder, judge.requests("search"), version, {})
-    return [response.score for response in judge.responses("search", replies)]
+    every = range(judge.size("search"))
+    replies = scoring.answer(llm, encoder, judge.requests("search", every), version, {})
+    return [response.score for response in judge.responses("search", every, replies)]
 
 
 def measure(run_file: Path, candidates: int, *, with_rival: bool) -> dict[str, Any]:

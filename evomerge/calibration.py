@@ -38,7 +38,7 @@ FEW = 20
 DRAWS = 20
 """Random points tried per merge wanted, before a space counts as used up."""
 
-_BY_BANK = ("bank", "estimator")
+_BY_BANK = ("bank", "estimator", "racing")
 """Keys of `fitness` that may need a bank."""
 
 Rows = dict[str, dict[str, tuple[float, ...]]]
@@ -295,7 +295,7 @@ class _Work:
         for task, items in self._items.items():
             self._known[task][name] = tuple(scores[task][item.index] for item in items)
         self.evaluated += 1
-        self.answers += len(evaluation.responses)
+        self.answers += evaluation.answers
 
     def _bank(self, task: str, rows: Mapping[str, Sequence[float]]) -> ItemBank:
         items = self._items[task]

@@ -1,10 +1,11 @@
 """How an evaluation ended, and what it found: the record that crosses from evaluator to driver."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from evomerge.asking import EVERYTHING, Asking
 from fitness.estimate import Estimate
 from fitness.items import Response
 from search_spaces.recipe import Recipe
@@ -36,10 +37,13 @@ class Evaluation:
         outcome: how it ended.
         reason: a sentence if it did not end in `SCORED`.
         objectives: estimate by objective name (empty unless scored).
-        responses: one per item, in the split's order (empty unless scored).
+        responses: one per item asked, in the split's order (empty unless scored).
         merge_seconds: merging and swapping weights.
         score_seconds: answering and scoring items.
         worker: which evaluator did it.
+        positions: the items' positions in the split, as `responses`; none: every item's.
+        items: how many items the estimates rest on.
+        answers: how many of them were answered for this evaluation; the rest was known.
     """
 
     outcome: Outcome
@@ -49,6 +53,9 @@ class Evaluation:
     merge_seconds: float = 0.0
     score_seconds: float = 0.0
     worker: str = ""
+    positions: tuple[int, ...] = ()
+    items: int = 0
+    answers: int = 0
 
     @property
     def scored(self) -> bool:
@@ -56,11 +63,16 @@ class Evaluation:
         return self.outcome is Outcome.SCORED
 
 
+def latest(parts: Sequence[Evaluation]) -> Evaluation:
+    """What is known of a recipe that was measured several times: the last part that was scored."""
+    return next((part for part in reversed(parts) if part.scored), parts[0])
+
+
 class Evaluator(Protocol):
     """Owns one engine and judges recipes, one at a time, in its own process or the driver's."""
 
-    def evaluate(self, recipe: Recipe, split: str) -> Evaluation:
-        """Judge `recipe` on the items of `split` (`search`, `selection` or `test`).
+    def evaluate(self, recipe: Recipe, split: str, asking: Asking = EVERYTHING) -> Evaluation:
+        """Judge `recipe` on items of `split` (`search`, `selection` or `test`).
 
         Never raises for a bad recipe: the outcome says what happened.
         """

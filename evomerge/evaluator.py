@@ -4,19 +4,21 @@ This is the way of one candidate, on the evaluator's side (the driver's is `sear
 """
 
 import os
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evomerge.asking import EVERYTHING, Asking
 from evomerge.cluster.failures import is_broken, is_out_of_memory
 from evomerge.config import RunFile
 from evomerge.engines import ENGINES, Opened
 from evomerge.evaluation import Evaluation, Outcome
+from evomerge.item_banks import Banks
 from evomerge.judging import Judge, build_judge
 from evomerge.run_sources import open_run_sources
 from evomerge.search.baselines import average
+from evomerge.trial import Trial
 from fitness.engine import Engine as ResidentModel
 from fitness.errors import FitnessError
 from search_spaces.errors import InputError
@@ -36,6 +38,7 @@ class EvaluatorFactory:
         config: the run file.
         folder: what its relative paths are relative to.
         folders: source name -> where it lies, the base (or first source) first.
+        banks: item banks of the search items, by task.
         full: judge on every item of the tasks, as split `test`.
         shipment: what a node needs that is not the driver's; None on the driver's machine.
         fetch: brings it from the driver's node; None where that cannot be reached.
@@ -44,6 +47,7 @@ class EvaluatorFactory:
     config: RunFile
     folder: Path
     folders: Mapping[str, "Location"]
+    banks: Banks = field(default_factory=dict)
     full: bool = False
     shipment: "Shipment | None" = None
     fetch: "Fetch | None" = None
@@ -71,7 +75,7 @@ class EvaluatorFactory:
             torch.set_num_threads(int(threads))
         sources = open_run_sources(self.config, self.folders)
         model = model_folder(sources)
-        judge = build_judge(self.config, self.folder, model, full=self.full)
+        judge = build_judge(self.config, self.folder, model, full=self.full, banks=self.banks)
         opened = Opened(self.config, self.folders, sources, model)
         running = ENGINES[self.config.engine.kind].build(opened)
         check_lengths(running.engine, judge)
@@ -105,9 +109,6 @@ def try_out(engine: ResidentModel, judge: Judge, source: str) -> None:
 class CandidateEvaluator:
     """Judges recipes on one resident model. Implements `evomerge.evaluation.Evaluator`.
 
-    On test items candidates are merged exactly, as they are exported; elsewhere with thresholds
-    that are looked up.
-
     Args:
         engine: holds the model.
         judge: compiled tasks.
@@ -121,30 +122,17 @@ class CandidateEvaluator:
         self._judge = judge
         self._keep = keep
 
-    def evaluate(self, recipe: Recipe, split: str) -> Evaluation:
-        """Merge `recipe` into the resident model, answer the split's items, estimate the objectives."""
-        from evomerge.merge.weights import Exactly
-
-        started = time.perf_counter()
-        merged = started
+    def evaluate(self, recipe: Recipe, split: str, asking: Asking = EVERYTHING) -> Evaluation:
+        """Merge `recipe` into the resident model, answer items of the split, estimate objectives."""
+        trial = Trial(self._engine, self._judge, recipe, split, asking)
         try:
-            self._engine.load(Exactly(recipe) if split == "test" else recipe)
-            merged = time.perf_counter()
-            replies = self._engine.answer(self._judge.requests(split))
-            responses = self._judge.responses(split, replies)
-            objectives = self._judge.measure(split, responses)
+            evaluation = trial.run()
         except Exception as error:  # the boundary: every failure becomes an outcome
             if is_broken(error):
                 raise  # not the candidate's fault: the executor replaces this evaluator
-            return _failure(error, merging=merged == started)
+            return _failure(error, merging=trial.merging)
         self._keep()
-        return Evaluation(
-            outcome=Outcome.SCORED,
-            objectives=objectives,
-            responses=tuple(responses),
-            merge_seconds=merged - started,
-            score_seconds=time.perf_counter() - merged,
-        )
+        return evaluation
 
     def close(self) -> None:
         """Free the engine."""

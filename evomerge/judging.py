@@ -4,17 +4,20 @@ The driver builds one to check the run and to write down its items; each evaluat
 score with. Both get the same items, because everything follows from the run file.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from evomerge.config import Objective, RunFile
+from evomerge.asking import EVERYTHING, Asking
+from evomerge.config import RunFile
 from evomerge.evaluation import AS_SEARCHED
+from evomerge.item_banks import Banks, task_estimators
+from evomerge.objectives import losses, neighbour_step, spec_of
 from evomerge.runs.database import ItemRow
+from fitness.consistency import agreement
 from fitness.estimate import Estimate
 from fitness.items import Item, Reply, Request, Response
-from fitness.objectives import Objectives, ObjectiveSpec, direction_of
+from fitness.objectives import Objectives, ObjectiveSpec
 from fitness.splits import SplitSizes, deal
 from fitness.tasks import TaskSet, TaskSpec, compile_tasks
 
@@ -29,37 +32,88 @@ class Judge:
         tasks: the compiled tasks.
         items: split -> its items, task after task.
         objectives: computed from the responses, directions resolved.
+        searched: the same on search items, where a task's score may be read off its item bank.
+        step: how far the neighbours are that a candidate is to agree with; None: nobody asks them.
     """
 
     tasks: TaskSet
     items: dict[str, tuple[Item, ...]]
     objectives: Objectives
+    searched: Objectives
+    step: float | None = None
 
     @property
     def specs(self) -> tuple[ObjectiveSpec, ...]:
         """The objectives' declarations."""
         return self.objectives.specs
 
-    def requests(self, split: str) -> list[Request]:
-        """Everything an engine has to do for a split, in order."""
-        return [request for item in self._of(split) for request in item.requests]
+    def size(self, split: str) -> int:
+        """The number of a split's items."""
+        return len(self._of(split))
 
-    def responses(self, split: str, replies: Sequence[Reply]) -> list[Response]:
-        """One response per item of the split, from one reply per request."""
+    def requests(self, split: str, positions: Sequence[int]) -> list[Request]:
+        """Everything an engine has to do for some items of a split, in order."""
+        items = self._of(split)
+        return [request for position in positions for request in items[position].requests]
+
+    def responses(
+        self, split: str, positions: Sequence[int], replies: Sequence[Reply]
+    ) -> list[Response]:
+        """One response per item asked, from one reply per request."""
+        return self.tasks.score(*self._by_item(split, positions, replies))
+
+    def agreement(
+        self,
+        split: str,
+        positions: Sequence[int],
+        replies: Sequence[Reply],
+        neighbours: Sequence[Sequence[Reply]],
+    ) -> Mapping[tuple[str, int], float]:
+        """By task and index, the share of neighbours that answer an item as the candidate does."""
+        items, mine = self._by_item(split, positions, replies)
+        theirs = [self._by_item(split, positions, found)[1] for found in neighbours]
+        return agreement(mine, theirs, items)
+
+    def _by_item(
+        self, split: str, positions: Sequence[int], replies: Sequence[Reply]
+    ) -> tuple[list[Item], list[Sequence[Reply]]]:
+        items = [self._of(split)[position] for position in positions]
         grouped: list[Sequence[Reply]] = []
         start = 0
-        for item in self._of(split):
+        for item in items:
             grouped.append(replies[start : start + len(item.requests)])
             start += len(item.requests)
-        return self.tasks.score(self._of(split), grouped)
+        return items, grouped
 
-    def measure(self, split: str, responses: Sequence[Response]) -> dict[str, Estimate]:
-        """The objectives' estimates.
+    def measure(
+        self,
+        split: str,
+        answered: Mapping[int, Response],
+        asking: Asking = EVERYTHING,
+        agreement: Mapping[tuple[str, int], float] | None = None,
+    ) -> dict[str, Estimate]:
+        """The objectives' estimates from the answers to some of a split's items.
 
-        On search and selection items they speak for the whole task, with the finite-population
-        correction; on test items for any further item of its kind, without it.
+        On search and selection items they speak for the whole task (by an item bank: for the items
+        it holds), with the finite-population correction; on test items for any further item of the
+        kind, without it.
+
+        Args:
+            split: `search`, `selection` or `test`.
+            answered: response by position; at least one of every task.
+            asking: tells what the incumbent scored.
         """
-        return self.objectives.measure(responses, finite=split not in ("test", AS_SEARCHED))
+        objectives = self.searched if split == "search" else self.objectives
+        responses = [answered[position] for position in sorted(answered)]
+        finite = split not in ("test", AS_SEARCHED)
+        incumbent = asking.incumbent
+        if incumbent is None:
+            incumbent = {(r.task, r.index): r.score for r in responses}
+        if agreement is None:
+            agreement = {(r.task, r.index): 1.0 for r in responses}
+        return objectives.measure(
+            responses, finite=finite, incumbent=incumbent, agreement=agreement
+        )
 
     def _of(self, split: str) -> tuple[Item, ...]:
         return self.items["test" if split == AS_SEARCHED else split]
@@ -73,7 +127,9 @@ class Judge:
         ]
 
 
-def build_judge(config: RunFile, folder: Path, model: Path, *, full: bool = False) -> Judge:
+def build_judge(
+    config: RunFile, folder: Path, model: Path, *, full: bool = False, banks: Banks | None = None
+) -> Judge:
     """Compile the run file's tasks and split their items.
 
     Args:
@@ -81,6 +137,7 @@ def build_judge(config: RunFile, folder: Path, model: Path, *, full: bool = Fals
         folder: what its relative paths are relative to.
         model: a source's folder, for its chat template.
         full: one split `test` with every item (to score a finished model), others empty.
+        banks: item banks of the search items, by task.
 
     Raises:
         FitnessError: a task that does not exist, is malformed, or has too few items.
@@ -97,10 +154,13 @@ def build_judge(config: RunFile, folder: Path, model: Path, *, full: bool = Fals
         if full
         else _split(config, tasks)
     )
-    declared = [_objective(o, tasks) for o in config.fitness.all_objectives]
+    declared = [spec_of(o, tasks) for o in config.fitness.all_objectives]
     pools = {name: len(tasks.items(name)) for name in tasks.names}
     splits = {split: tuple(items.get(split, ())) for split in SPLITS}
-    return Judge(tasks, splits, Objectives(declared, pools, folder))
+    plain = Objectives(declared, pools, folder)
+    estimators = task_estimators(config, banks) if banks else {}
+    searched = Objectives(declared, pools, folder, estimators) if estimators else plain
+    return Judge(tasks, splits, plain, searched, neighbour_step(config))
 
 
 def _split(config: RunFile, tasks: TaskSet) -> dict[str, list[Item]]:
@@ -121,6 +181,7 @@ def _split(config: RunFile, tasks: TaskSet) -> dict[str, list[Item]]:
 def task_specs(config: RunFile, folder: Path) -> list[TaskSpec]:
     """The run file's tasks as `fitness` wants them, include paths resolved."""
     specs: list[TaskSpec] = []
+    lossy = losses(config)
     for name, task in config.fitness.tasks.items():
         include = task.include or config.fitness.include
         specs.append(
@@ -134,34 +195,7 @@ def task_specs(config: RunFile, folder: Path) -> list[TaskSpec]:
                 metric=task.metric,
                 filter=task.filter,
                 generation=task.generation,
+                loss=name in lossy,
             )
         )
     return specs
-
-
-def _objective(objective: Objective, tasks: TaskSet) -> ObjectiveSpec:
-    if objective.task:
-        kind, weights = "task", {objective.task: 1.0}
-    elif objective.tasks:
-        kind, weights = "weighted", dict(objective.tasks)
-    else:
-        kind, weights = ("cost" if objective.cost else "function"), {}
-    return ObjectiveSpec(
-        name=objective.label,
-        kind=kind,
-        direction=_direction(objective, kind, weights, tasks),
-        tasks=weights,
-        cost=objective.cost or "",
-        function=objective.function or "",
-    )
-
-
-def _direction(
-    objective: Objective, kind: str, weights: dict[str, float], tasks: TaskSet
-) -> Literal["maximize", "minimize"]:
-    """What the metrics say of themselves; a cost is minimised, a custom function maximised."""
-    if kind in ("cost", "function"):
-        return objective.direction or ("minimize" if kind == "cost" else "maximize")
-    higher = {task: tasks.higher_is_better(task) for task in weights}
-    natural = direction_of(weights, higher, f"objective '{objective.label}'")
-    return objective.direction or natural

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from evomerge.config import RunFile
 from evomerge.engines import ENGINES, source_limit
+from evomerge.item_banks import Banks, chosen_estimators, load_banks
 from evomerge.judging import Judge, build_judge
+from evomerge.objectives import neighbour_step
 from evomerge.run_sources import locate_sources, open_run_sources
 from evomerge.search.algorithms import ALGORITHMS, build_searcher, default_algorithm
 from evomerge.search.choice import check_pick
@@ -17,6 +19,7 @@ from evomerge.search.goals import Goals
 from evomerge.search.plan import Plan
 from search_spaces.errors import InputError, nearest
 from search_spaces.granularity import Granularity
+from search_spaces.neighbours import neighbours
 from search_spaces.parameter import ParameterSpace
 from search_spaces.roles import COMPONENTS, role
 
@@ -39,6 +42,7 @@ class Prepared:
         space: what is searched.
         judge: tasks, splits, objectives.
         goals: what is optimised.
+        banks: item banks by task.
         algorithm: the search algorithm's name.
         facts: what `evomerge check` shows: (what, value).
     """
@@ -49,6 +53,7 @@ class Prepared:
     space: ParameterSpace
     judge: Judge
     goals: Goals
+    banks: Banks
     algorithm: str
     facts: tuple[tuple[str, str], ...]
 
@@ -58,6 +63,7 @@ def prepare(
     folder: Path,
     *,
     folders: Mapping[str, "Location"] | None = None,
+    banks: Banks | None = None,
     thorough: bool = True,
 ) -> Prepared:
     """Resolve and check everything a run file names.
@@ -66,6 +72,7 @@ def prepare(
         config: the run file.
         folder: what its relative paths are relative to.
         folders: the sources' folders, if they were resolved before (a resumed run).
+        banks: the item banks, if they were read before.
         thorough: also read every weight (NaN, Inf) and check disk and memory.
 
     Raises:
@@ -91,7 +98,10 @@ def prepare(
     judge = build_judge(config, folder, model)
     goals = build_goals(config, judge)
     check_constraints(goals, judge)
-    facts = _facts(config, sources, space, judge, algorithm)
+    check_neighbours(config, space)
+    if banks is None:
+        banks = load_banks(config, folder, judge.tasks, judge.items["search"])
+    facts = _facts(config, sources, space, judge, algorithm) + _asked(config, banks)
     budget, population = config.search.budget.evaluations, config.search.population
     if population and population > budget:
         note = (
@@ -105,7 +115,7 @@ def prepare(
         facts += [("note", warning) for warning in sources.warnings()]
         sources.check_finite()
         facts += check_resources(config, sources)
-    return Prepared(config, folder, folders, space, judge, goals, algorithm, tuple(facts))
+    return Prepared(config, folder, folders, space, judge, goals, banks, algorithm, tuple(facts))
 
 
 def build_space(config: RunFile, sources: "Sources") -> ParameterSpace:
@@ -167,6 +177,8 @@ def plan_of(prepared: Prepared, budget: int) -> Plan:
         search.seed,
         budget,
         search.budget.hours,
+        search.budget.answers,
+        search.budget.patience,
         schedule=search.schedule,
     )
 
@@ -239,6 +251,26 @@ def check_constraints(goals: Goals, judge: Judge) -> None:
             )
 
 
+def check_neighbours(config: RunFile, space: ParameterSpace) -> None:
+    """Refuse objectives on consistency where candidates have no neighbours, or race.
+
+    Raises:
+        InputError: rules that nothing can be scaled in, or rungs.
+    """
+    step = neighbour_step(config)
+    if step is None:
+        return
+    if config.fitness.racing.rungs:
+        raise InputError(
+            "`consistency` and `racing.rungs`",
+            "the neighbours' answers are not kept, so nobody can be asked a second time",
+            "fitness",
+            "leave one of the two out",
+        )
+    for genome in space.seeds().values():
+        neighbours(space.decode(genome), step)
+
+
 def check_objectives(judge: Judge) -> None:
     """Score blank answers to the search items, so that what cannot be computed is found now.
 
@@ -247,7 +279,7 @@ def check_objectives(judge: Judge) -> None:
     """
     items = judge.items["search"]
     responses = judge.tasks.score(items, judge.tasks.blank_replies(items))
-    judge.measure("search", responses)
+    judge.measure("search", dict(enumerate(responses)))
 
 
 def _placement(config: RunFile, sources: "Sources", model: int) -> "Placement":
@@ -328,6 +360,17 @@ def _memory() -> tuple[int, int]:
 
 def _gb(count: float) -> str:
     return f"{count / 1e9:.2f} GB"
+
+
+def _asked(config: RunFile, banks: Banks) -> list[tuple[str, str]]:
+    """How many items candidates answer, and how a score is read off them."""
+    facts: list[tuple[str, str]] = []
+    if config.fitness.racing.rungs:
+        rungs = ", ".join(map(str, config.fitness.racing.rungs))
+        facts.append(("rungs", f"{rungs} items per task, each for those that may enter the front"))
+    for task, chosen in chosen_estimators(config, banks).items():
+        facts.append((f"estimator of {task}", f"{chosen.name}: {chosen.reason}"))
+    return facts
 
 
 def _facts(

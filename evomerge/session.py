@@ -15,7 +15,10 @@ from evomerge.cluster.executor import (
 from evomerge.config import RunFile
 from evomerge.evaluation import AS_SEARCHED
 from evomerge.evaluator import EvaluatorFactory
+from evomerge.item_banks import Banks, packed, rules_of, unpacked
+from evomerge.judging import SPLITS
 from evomerge.merge.compiled import kernels_are_compiled
+from evomerge.objectives import incumbents
 from evomerge.preflight import Prepared, check_searcher, plan_of, prepare
 from evomerge.report.summary import budget_of
 from evomerge.run_file import folder_of, load_run_file
@@ -29,6 +32,7 @@ from evomerge.search.driver import Driver
 from evomerge.search.goals import plain
 from evomerge.search.plan import Plan
 from evomerge.search.view import View
+from evomerge.workspace import shared_answers
 from fitness.errors import FitnessError
 from fitness.functions import function_digest
 from search_spaces.dialect import dump_recipe
@@ -96,7 +100,8 @@ def resume(folder: Path, evaluations: int | None, view: View, moved: Sequence[st
         run.lock()
         run.find_files(moved)
         check_sources_unchanged(run.config)
-        prepared = reopen(run.config)
+        banks = {task: unpacked(task, found) for task, found in run.database.banks().items()}
+        prepared = reopen(run.config, banks)
         if run.database.items() != sorted(prepared.judge.rows(), key=_place):
             raise InputError(
                 "the tasks",
@@ -120,10 +125,11 @@ def resume(folder: Path, evaluations: int | None, view: View, moved: Sequence[st
         _require_winner(run)
 
 
-def reopen(config: RunFile) -> Prepared:
+def reopen(config: RunFile, banks: Banks) -> Prepared:
     """A frozen run file's sources, space and tasks, without the checks made when it began."""
     origin = folder_of(config, Path())
-    return prepare(config, origin, folders=frozen_locations(config), thorough=False)
+    folders = frozen_locations(config)
+    return prepare(config, origin, folders=folders, banks=banks, thorough=False)
 
 
 def default_folder(run_file: Path) -> Path:
@@ -158,6 +164,8 @@ def _begin(database: Database, prepared: Prepared) -> None:
     database.set_meta("objectives", described)
     database.set_meta("algorithm", prepared.algorithm)
     database.set_meta("functions", _functions(prepared))
+    for task, bank in prepared.banks.items():
+        database.set_bank(task, packed(bank))
     database.event("started")
 
 
@@ -200,7 +208,7 @@ def _drive(run: RunFolder, prepared: Prepared, view: View) -> None:
             f"{run.path} has finished its {budget} evaluations; raise them with --evaluations N"
         )
         return
-    factory = EvaluatorFactory(prepared.config, prepared.folder, prepared.folders)
+    factory = EvaluatorFactory(prepared.config, prepared.folder, prepared.folders, prepared.banks)
     view.say("starting the evaluators")
     if not kernels_are_compiled():
         view.say("compiling the merge kernels with the first candidate (about 10 s, once)")
@@ -210,9 +218,10 @@ def _drive(run: RunFolder, prepared: Prepared, view: View) -> None:
         view.say(
             f"{prepared.algorithm} over {variables} variables, {executor.workers} evaluator(s)"
         )
-        ledger = Ledger(run.database, executor, view.finished)
-        driver = Driver(prepared.space, prepared.goals, ledger, run.database, view)
-        _phases(run.database, prepared, driver, budget, view)
+        with shared_answers(run.path, prepared) as answers:
+            ledger = Ledger(run.database, executor, view.finished, answers)
+            driver = _driver(run.database, prepared, ledger, view)
+            _phases(run.database, prepared, driver, budget, view)
         run.database.set_meta("finished_at_budget", budget)
         run.database.event("finished", evaluations=budget, seconds=time.monotonic() - began)
     except RecordingError:
@@ -222,6 +231,18 @@ def _drive(run: RunFolder, prepared: Prepared, view: View) -> None:
         raise
     finally:
         executor.close()
+
+
+def _driver(database: Database, prepared: Prepared, ledger: Ledger, view: View) -> Driver:
+    """The driver, once everything it takes is known."""
+    config = prepared.config
+    incumbent = incumbents(config)
+    if incumbent is not None:
+        view.begin("incumbent", 3)
+        ledger.set_incumbent(_references(prepared)[incumbent], SPLITS)
+    searched = prepared.judge.items["search"]
+    rules = rules_of(config, prepared.banks, searched, database)
+    return Driver(prepared.space, prepared.goals, ledger, database, view, rules)
 
 
 def _require_winner(run: RunFolder) -> None:
@@ -273,11 +294,17 @@ def _looks_up(recipe: Recipe) -> bool:
 
 def _baselines(prepared: Prepared, driver: Driver, view: View) -> dict[str, Recipe]:
     models, dtype = prepared.config.models, prepared.config.export.dtype
-    base = "base" if models.base else None
-    recipes = reference_recipes(base, list(models.experts), dtype)
+    recipes = _references(prepared)
     view.begin("greedy soup", 2 * len(models.sources) - 1)
     recipes["greedy_soup"] = greedy_soup(list(models.sources), dtype, prepared.goals, driver.ledger)
     return recipes
+
+
+def _references(prepared: Prepared) -> dict[str, Recipe]:
+    """The sources alone and their uniform merge."""
+    models = prepared.config.models
+    base = "base" if models.base else None
+    return reference_recipes(base, list(models.experts), prepared.config.export.dtype)
 
 
 def keep_choice(database: Database, key: str, choice: Choice) -> None:

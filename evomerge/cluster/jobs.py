@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from evomerge.asking import EVERYTHING, Asking
 from evomerge.evaluation import Evaluation, Evaluator, Outcome
 from fitness.errors import FitnessError
 from search_spaces.errors import InputError
@@ -47,11 +48,13 @@ class Job:
         number: the driver's own number for it, given back with the evaluation.
         recipe: what to judge.
         split: the items to judge it on (`search`, `selection` or `test`).
+        asking: which of them, and when to stop.
     """
 
     number: int
     recipe: Recipe
     split: str
+    asking: Asking = EVERYTHING
 
 
 class Executor(Protocol):

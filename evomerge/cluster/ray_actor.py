@@ -44,11 +44,11 @@ class EvaluatorActor:
             return failure(error)
         return None
 
-    def evaluate(self, recipe: bytes, split: str) -> Evaluation | Failure:
-        """Judge the pickled `recipe` on `split`."""
+    def evaluate(self, asked: bytes) -> Evaluation | Failure:
+        """Judge a recipe, pickled with its split and what to ask of it."""
         assert self._evaluator is not None, "evaluate() called before build()"
         try:
-            return self._evaluator.evaluate(pickle.loads(recipe), split)
+            return self._evaluator.evaluate(*pickle.loads(asked))
         except Exception as error:  # boundary: told to the driver as text
             return failure(error)
 

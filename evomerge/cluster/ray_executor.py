@@ -194,7 +194,8 @@ class RayExecutor:
             return self._crew.due(slot)
         limits = [math.inf if self._deadline is None else self._deadline]
         if slot.finished and slot.attempt.job.split not in _SPARED:
-            limits.append(self._stragglers.limit(slot.attempt.job.split))
+            job = slot.attempt.job
+            limits.append(self._stragglers.limit(job.split, max(1, job.asking.most)))
         return slot.since + min(limits)
 
     def _collect(self, slot: Slot, attempt: Attempt) -> Ended:
@@ -210,7 +211,8 @@ class RayExecutor:
         slot.phase, slot.call, slot.attempt = Phase.IDLE, None, None
         slot.finished += 1
         if evaluation.scored:
-            self._stragglers.finished(attempt.job.split, seconds)
+            answers = max(1, evaluation.answers) if attempt.job.asking.rungs else 1
+            self._stragglers.finished(attempt.job.split, seconds / answers)
             slot.failures = 0
         elif evaluation.outcome in _DOUBTFUL:
             slot.failures += 1
@@ -226,7 +228,8 @@ class RayExecutor:
         if hung:
             reason = f"not done after {self._deadline:g} s; its evaluator was killed"
         else:
-            reason = self._stragglers.told(attempt.job.split, seconds)
+            job = attempt.job
+            reason = self._stragglers.told(job.split, seconds, job.asking.most)
         ended = _ended(slot, attempt, Evaluation(Outcome.TIMED_OUT, reason))
         self._crew.replace(slot)
         return replace(ended, final=not hung)

@@ -54,7 +54,7 @@ class SerialExecutor:
         if self._evaluator is None:
             self._evaluator = self._make_evaluator()
         try:
-            evaluation = self._evaluator.evaluate(job.recipe, job.split)
+            evaluation = self._evaluator.evaluate(job.recipe, job.split, job.asking)
         except Exception as error:  # boundary: a bug in an evaluator must not end the run
             logger.warning("job %d: %s", job.number, traceback.format_exc())
             self._discard()

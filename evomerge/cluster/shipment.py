@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
 _BESIDE_WEIGHTS = (".json", ".txt", ".model", ".jinja")
 _TEMPLATES = "additional_chat_templates"
-_NO_TASK = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".ckpt", ".onnx", ".pyc")
-"""Files that are left behind where a task's folder also holds models."""
+_NO_TASK = (
+    ".safetensors", ".bin", ".gguf", ".pt", ".pth", ".ckpt", ".onnx", ".pyc", ".db", ".db-wal", ".db-shm",
+)  # fmt: skip
+"""Files that are left behind where a task's folder also holds models or runs."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from evomerge.config.racing import Racing
 from evomerge.config.section import Section
 from search_spaces.errors import nearest
 
@@ -194,6 +195,14 @@ class Fitness(Section):
         default=None,
         description="folder of item banks, written by `evomerge calibrate` (`docs/item_banks.md`); "
         "default: none, and `calibrate` writes to `banks` beside the run file",
+    )
+    racing: Racing = Field(
+        default=Racing(), description="how many items a candidate answers, and who answers more"
+    )
+    cache: bool = Field(
+        default=True,
+        description="share answers with the runs beside this one (`answers.db` in the folder that holds "
+        "the run's): under the same sources, engine and versions an item is answered once per recipe",
     )
     seed: int = Field(default=0, description="of the split into search, selection and test items")
 

@@ -14,6 +14,14 @@ class Budget(Section):
     hours: float | None = Field(
         default=None, gt=0, description="hours of searching, resumed sessions added up"
     )
+    answers: int | None = Field(
+        default=None, ge=1, description="items answered, where candidates answer unlike numbers"
+    )
+    patience: int | None = Field(
+        default=None,
+        ge=1,
+        description="candidates in a row without a gain of the front that exceeds its error",
+    )
 
 
 class Search(Section):

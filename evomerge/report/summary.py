@@ -133,7 +133,6 @@ def _described(
 ) -> list[dict[str, Any]]:
     variables = database.meta("variables", [])
     again = {c["recipe_hash"]: c["objectives"] for c in choice["finalists"]}
-    items = sum(item.split == "search" for item in database.items())
     described: list[dict[str, Any]] = []
     shown: set[str] = set()
     for candidate, row in zip(candidates, rows, strict=True):
@@ -146,7 +145,7 @@ def _described(
                 "genome": dict(zip(variables, candidate.genome, strict=True)),
                 "recipe_hash": candidate.recipe_hash,
                 "objectives": plain(evaluation.objectives),
-                "items": items if evaluation.scored else 0,
+                "items": evaluation.items,
                 "seconds": _seconds(evaluation),
                 "worker": evaluation.worker,
                 "outcome": evaluation.outcome.value,

@@ -10,11 +10,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from evomerge.evaluation import Evaluation, Outcome
+from evomerge.evaluation import AS_SEARCHED, Evaluation, Outcome, latest
 from fitness.estimate import Estimate
+from fitness.items import Response
 from search_spaces.errors import InputError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +177,7 @@ class Database:
         split: str,
         evaluation: Evaluation | None,
         candidates: Sequence[CandidateRow] = (),
+        part: int = 0,
     ) -> None:
         """Record a finished evaluation and the candidates that waited for it, whole or not at all.
 
@@ -183,13 +185,14 @@ class Database:
             recipe_hash, split: what was evaluated.
             evaluation: what came out; None if it had been recorded before.
             candidates: rows of `candidates` that this evaluation answers.
+            part: how often it was measured before; the responses are those of this part.
 
         Raises:
             RecordingError: the disk is full or read-only.
         """
         with self._transaction() as connection:
             if evaluation is not None:
-                _insert_evaluation(connection, recipe_hash, split, evaluation)
+                _insert_evaluation(connection, recipe_hash, split, part, evaluation)
             connection.executemany(
                 "INSERT INTO candidates VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [_columns(row) for row in candidates],
@@ -210,28 +213,83 @@ class Database:
         }
 
     def evaluations(self, split: str) -> dict[str, Evaluation]:
-        """Recipe hash -> evaluation on a split, in order of completion, without responses."""
+        """Recipe hash -> evaluation on a split by all of its parts, without responses."""
+        return {digest: latest(parts) for digest, parts in self.parts(split).items()}
+
+    def parts(self, split: str) -> dict[str, list[Evaluation]]:
+        """Recipe hash -> evaluation on a split after each of its parts, without responses.
+
+        In the order in which the first parts were completed.
+        """
         rows = self._connection.execute(
-            "SELECT recipe_hash, outcome, reason, objectives, merge_seconds, score_seconds, worker"
-            " FROM evaluations WHERE split = ? ORDER BY id",
+            "SELECT recipe_hash, outcome, reason, objectives, merge_seconds, score_seconds, worker,"
+            " items, answers FROM evaluations WHERE split = ? ORDER BY id",
             (split,),
         )
-        return {row[0]: _evaluation(row[1:]) for row in rows}
+        found: dict[str, list[Evaluation]] = {}
+        for row in rows:
+            found.setdefault(row[0], []).append(_evaluation(row[1:]))
+        return found
+
+    def responses(self, split: str) -> dict[str, list[Response]]:
+        """Recipe hash -> what it did on a split's items, those of all parts, in the split's order."""
+        return {
+            digest: [found[position] for position in sorted(found)]
+            for digest, found in self._answers(split, None, None).items()
+        }
+
+    def answers(self, recipe_hash: str, split: str, parts: int | None) -> dict[int, Response]:
+        """What a recipe did on a split's items in its first `parts` parts, by position there."""
+        return self._answers(split, recipe_hash, parts).get(recipe_hash, {})
+
+    def _answers(
+        self, split: str, only: str | None, parts: int | None
+    ) -> dict[str, dict[int, Response]]:
+        places = [row for row in self.items() if row.split == items_of(split)]
+        rows = self._connection.execute(
+            "SELECT recipe_hash, positions, scores, tokens, truncated, parse_failures, losses"
+            " FROM responses JOIN evaluations ON evaluations.id = evaluation"
+            " WHERE split = :split AND (:only IS NULL OR recipe_hash = :only)"
+            " AND (:parts IS NULL OR part < :parts) ORDER BY evaluation",
+            {"split": split, "only": only, "parts": parts},
+        )
+        found: dict[str, dict[int, Response]] = {}
+        for digest, *columns in rows:
+            found.setdefault(digest, {}).update(_responses(places, columns))
+        return found
+
+    def set_bank(self, task: str, content: bytes) -> None:
+        """Keep a task's item bank (once, when the run begins)."""
+        with self._transaction() as connection:
+            connection.execute("INSERT INTO item_banks VALUES (?, ?)", (task, content))
+
+    def banks(self) -> dict[str, bytes]:
+        """Task -> the file of its item bank."""
+        return dict(self._connection.execute("SELECT task, content FROM item_banks"))
+
+
+def items_of(split: str) -> str:
+    """The split whose items a split is judged on."""
+    return "test" if split == AS_SEARCHED else split
 
 
 def _insert_evaluation(
-    connection: sqlite3.Connection, recipe_hash: str, split: str, evaluation: Evaluation
+    connection: sqlite3.Connection, recipe_hash: str, split: str, part: int, evaluation: Evaluation
 ) -> None:
     objectives = {name: [e.value, e.se] for name, e in evaluation.objectives.items()}
     cursor = connection.execute(
-        "INSERT INTO evaluations (recipe_hash, split, outcome, reason, objectives, merge_seconds,"
-        " score_seconds, worker, finished) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO evaluations (recipe_hash, split, part, outcome, reason, objectives, items,"
+        " answers, merge_seconds, score_seconds, worker, finished)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             recipe_hash,
             split,
+            part,
             evaluation.outcome.value,
             evaluation.reason,
             _json(objectives),
+            evaluation.items,
+            evaluation.answers,
             evaluation.merge_seconds,
             evaluation.score_seconds,
             evaluation.worker,
@@ -241,13 +299,15 @@ def _insert_evaluation(
     if evaluation.responses:
         responses = evaluation.responses
         connection.execute(
-            "INSERT INTO responses VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO responses VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
                 cursor.lastrowid,
+                _positions(evaluation),
                 _json([_short(r.score) for r in responses]),
                 _array([r.tokens for r in responses]),
                 _array([int(r.truncated) for r in responses]),
                 _array([int(r.parse_failure) for r in responses]),
+                _array([r.loss for r in responses]),
             ),
         )
 
@@ -261,7 +321,41 @@ def _evaluation(row: Sequence[Any]) -> Evaluation:
         merge_seconds=row[3],
         score_seconds=row[4],
         worker=row[5],
+        items=row[6],
+        answers=row[7],
     )
+
+
+def _positions(evaluation: Evaluation) -> str | None:
+    """None for a prefix of the split, which is what every item is."""
+    positions = evaluation.positions
+    return None if positions == tuple(range(len(positions))) else _json(positions)
+
+
+def _responses(places: Sequence[ItemRow], columns: Sequence[str | None]) -> dict[int, Response]:
+    """By position, the responses of a row of `responses`."""
+    positions, scores, tokens, truncated, failures, losses = map(_list, columns)
+    zeros = [0] * len(scores)
+    return {
+        position: Response(
+            places[position].task,
+            places[position].item,
+            float(score),
+            count,
+            bool(cut),
+            bool(lost),
+            loss,
+        )
+        for position, score, count, cut, lost, loss in zip(
+            positions or range(len(scores)),
+            scores,
+            tokens or zeros,
+            truncated or zeros,
+            failures or zeros,
+            losses or [None] * len(scores),
+            strict=True,
+        )
+    }
 
 
 def _columns(row: CandidateRow) -> tuple[Any, ...]:
@@ -274,7 +368,11 @@ def _short(score: float) -> float | int:
     return int(score) if score in (0.0, 1.0) else score
 
 
-def _array(values: Sequence[int]) -> str | None:
+def _list(text: str | None) -> list[Any]:
+    return [] if text is None else json.loads(text)
+
+
+def _array(values: Sequence[float | None]) -> str | None:
     return _json(values) if any(values) else None
 
 

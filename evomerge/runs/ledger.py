@@ -1,14 +1,16 @@
 """The ledger: every evaluation of a run is paid for once and recorded as it finishes."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
+from typing import Protocol
 
+from evomerge.asking import EVERYTHING, Asking
 from evomerge.cluster.executor import Executor, Job
-from evomerge.evaluation import Evaluation
-from evomerge.runs.database import CandidateRow, Database
+from evomerge.evaluation import Evaluation, latest
+from evomerge.runs.database import CandidateRow, Database, items_of
+from fitness.items import Response
 from search_spaces.errors import InputError
 from search_spaces.recipe import Recipe
 from search_spaces.variables import Genome
@@ -24,10 +26,42 @@ Finished = Callable[[Evaluation, bool], None]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A recipe to judge, and the candidate that wants it (None for a baseline)."""
+    """A recipe to judge.
+
+    Attributes:
+        recipe: the candidate, or a baseline.
+        candidate: what wants it (None for a baseline).
+        asking: which items of the split, and when to stop.
+        part: 0; n to measure it an n-th time again, on more items. Answers to earlier parts count.
+    """
 
     recipe: Recipe
     candidate: CandidateRow | None = None
+    asking: Asking = EVERYTHING
+    part: int = 0
+
+
+class Answers(Protocol):
+    """Answers that other runs paid for."""
+
+    def known(self, recipe_hash: str, split: str) -> Mapping[int, Response]:
+        """A recipe's responses by position in the split."""
+        ...
+
+    def keep(self, recipe_hash: str, split: str, evaluation: Evaluation) -> None:
+        """Remember a scored evaluation's responses."""
+        ...
+
+
+class NoAnswers:
+    """Nothing is known of other runs."""
+
+    def known(self, recipe_hash: str, split: str) -> Mapping[int, Response]:
+        """Nothing."""
+        return {}
+
+    def keep(self, recipe_hash: str, split: str, evaluation: Evaluation) -> None:
+        """Nothing."""
 
 
 class Ledger:
@@ -40,13 +74,22 @@ class Ledger:
         database: the run's record.
         executor: builds evaluators and runs jobs on them.
         finished: told of each evaluation as it becomes known.
+        answers: what other runs paid for.
     """
 
-    def __init__(self, database: Database, executor: Executor, finished: Finished) -> None:
+    def __init__(
+        self,
+        database: Database,
+        executor: Executor,
+        finished: Finished,
+        answers: Answers | None = None,
+    ) -> None:
         self._database = database
         self._executor = executor
         self._finished = finished
-        self._known: dict[str, dict[str, Evaluation]] = {}
+        self._answers = answers or NoAnswers()
+        self._incumbent: dict[str, dict[tuple[str, int], float]] = {}
+        self._known: dict[str, dict[str, list[Evaluation]]] = {}
         self._recorded: dict[str, dict[int, CandidateRow]] = {}
 
     def evaluate(self, wanted: Sequence[Wanted], split: str) -> list[Evaluation]:
@@ -60,59 +103,117 @@ class Ledger:
         Raises:
             RecordingError: the record could not be written.
         """
-        known = self._evaluations(split)
         waiting: dict[str, list[Wanted]] = {}
         for want in wanted:
-            found = known.get(want.recipe.hash)
+            found = self.known(want.recipe.hash, split, want.part)
             if found is None:
                 waiting.setdefault(want.recipe.hash, []).append(want)
             elif want.candidate is not None:
                 self.note(replace(want.candidate, cached=True), found)
-            else:
+            elif not want.part:
                 self._finished(found, False)
-        firsts = [group[0].recipe for group in waiting.values()]
-        for _ in self.stream(firsts, split, lambda recipe: _rows(waiting[recipe.hash])):
+        firsts = [group[0] for group in waiting.values()]
+        for _ in self.stream(firsts, split, lambda want: _rows(waiting[want.recipe.hash])):
             pass
-        return [known[want.recipe.hash] for want in wanted]
+        known = self._parts(split)
+        return [known[want.recipe.hash][want.part] for want in wanted]
+
+    def set_incumbent(self, recipe: Recipe, splits: Sequence[str]) -> None:
+        """Judge the model that flips are counted against, on every item of some splits.
+
+        Raises:
+            InputError: it cannot be scored.
+        """
+        for split in splits:
+            [found] = self.evaluate([Wanted(recipe)], split)
+            if not found.scored:
+                raise InputError(
+                    f"the incumbent of `flips` ({found.outcome}: {found.reason})",
+                    "what candidates got wrong is counted against its answers",
+                    f"fitness.objectives, {split} items",
+                    "name another incumbent",
+                )
+            answers = self._database.answers(recipe.hash, split, None).values()
+            self._incumbent[split] = {(r.task, r.index): r.score for r in answers}
 
     def stream(
-        self, recipes: Iterable[Recipe | None], split: str, rows: Callable[[Recipe], Rows]
-    ) -> Iterator[tuple[Recipe, Evaluation]]:
+        self, wanted: Iterable[Wanted | None], split: str, rows: Callable[[Wanted], Rows]
+    ) -> Iterator[tuple[Wanted, Evaluation]]:
         """Evaluations as they finish, each recorded before it is given back.
 
         Args:
-            recipes: not evaluated on `split` yet, each once; pulled when an evaluator is free. None
-                means "nothing until another result is in".
+            wanted: recipes, not evaluated on `split` yet (that part of them), each once; pulled when
+                an evaluator is free. None means "nothing until another result is in".
             split: the items to judge on.
-            rows: the candidates that a recipe's evaluation answers, to be recorded with it; called
-                when it is done.
+            rows: the candidates that an evaluation answers, to be recorded with it; called when it
+                is done.
 
         Raises:
             RecordingError: the record could not be written.
         """
-        known = self._evaluations(split)
-        numbers = count()
-        jobs = (None if r is None else Job(next(numbers), r, split) for r in recipes)
-        for job, evaluation in self._executor.run(jobs):
-            answered = rows(job.recipe)
-            self._database.record(job.recipe.hash, split, evaluation, answered)
-            known[job.recipe.hash] = replace(evaluation, responses=())  # they are in run.db now
-            for position in range(max(1, len(answered))):
-                self._finished(evaluation, position == 0)
-            yield job.recipe, known[job.recipe.hash]
+        under_way: dict[int, Wanted] = {}
+
+        def jobs() -> Iterator[Job | None]:
+            for number, want in enumerate(wanted):
+                if want is not None:
+                    under_way[number] = want
+                yield None if want is None else self._job(number, want, split)
+
+        for job, evaluation in self._executor.run(jobs()):
+            want = under_way.pop(job.number)
+            answered = rows(want)
+            kept = self._record(want, split, evaluation, answered)
+            for position in range(0 if want.part else max(1, len(answered))):
+                self._finished(kept, position == 0)
+            yield want, kept
+
+    def _job(self, number: int, want: Wanted, split: str) -> Job:
+        digest = want.recipe.hash
+        known = dict(self._answers.known(digest, split))
+        if want.part:
+            known |= self._database.answers(digest, split, want.part)
+        asking = replace(want.asking, known=known, incumbent=self._incumbent.get(items_of(split)))
+        return Job(number, want.recipe, split, asking)
+
+    def _record(
+        self, want: Wanted, split: str, evaluation: Evaluation, answered: Rows
+    ) -> Evaluation:
+        """Write an evaluation down; what is kept of it in memory (its responses are in run.db)."""
+        digest = want.recipe.hash
+        earlier = self._database.answers(digest, split, want.part) if want.part else {}
+        new = _without(evaluation, earlier)
+        self._database.record(digest, split, new, answered, want.part)
+        if evaluation.scored:
+            self._answers.keep(digest, split, new)
+        kept = replace(evaluation, responses=(), positions=())
+        self._parts(split).setdefault(digest, []).append(kept)
+        return kept
 
     @property
     def path(self) -> Path:
         """Of run.db."""
         return self._database.path
 
-    def known(self, recipe_hash: str, split: str) -> Evaluation | None:
-        """A recipe's evaluation on `split`, if it was paid for."""
-        return self._evaluations(split).get(recipe_hash)
+    def known(self, recipe_hash: str, split: str, part: int = 0) -> Evaluation | None:
+        """A recipe's evaluation on `split` by that part and those before it, if it was paid for."""
+        parts = self._parts(split).get(recipe_hash, [])
+        return parts[part] if part < len(parts) else None
+
+    def latest(self, recipe_hash: str, split: str = "search") -> Evaluation:
+        """A recorded recipe's evaluation by all that it answered."""
+        return latest(self._parts(split)[recipe_hash])
+
+    def again(self, recipe_hash: str) -> list[Evaluation]:
+        """What measuring a recorded recipe again on search items came to, each time."""
+        return self._parts("search")[recipe_hash][1:]
+
+    def answers(self, recipe_hash: str, split: str, parts: int) -> dict[int, Response]:
+        """What a recipe did on a split's items in its first `parts` parts, by position there."""
+        return self._database.answers(recipe_hash, split, parts)
 
     def recorded(self, recipe_hash: str) -> Evaluation:
-        """A recorded candidate's evaluation on the search items."""
-        return self._evaluations("search")[recipe_hash]
+        """A recorded candidate's first evaluation on the search items: what the searcher was told."""
+        return self._parts("search")[recipe_hash][0]
 
     def note(self, row: CandidateRow, evaluation: Evaluation) -> None:
         """Record a candidate whose recipe was evaluated before."""
@@ -137,13 +238,13 @@ class Ledger:
             return None
         if not nearly(row.genome, genome):
             raise differs(row, self._database.path)
-        evaluation = self._evaluations("search")[row.recipe_hash]
+        evaluation = self.recorded(row.recipe_hash)
         self._finished(evaluation, False)
         return row, evaluation
 
-    def _evaluations(self, split: str) -> dict[str, Evaluation]:
+    def _parts(self, split: str) -> dict[str, list[Evaluation]]:
         if split not in self._known:
-            self._known[split] = self._database.evaluations(split)
+            self._known[split] = self._database.parts(split)
         return self._known[split]
 
     def _recorded_rows(self, phase: str) -> dict[int, CandidateRow]:
@@ -156,6 +257,15 @@ def _rows(group: Sequence[Wanted]) -> Rows:
     """The candidates that wait for one evaluation: the first pays, the others find it."""
     rows = [want.candidate for want in group if want.candidate is not None]
     return [replace(row, cached=position > 0) for position, row in enumerate(rows)]
+
+
+def _without(evaluation: Evaluation, earlier: Mapping[int, Response]) -> Evaluation:
+    """An evaluation with the responses that are not recorded yet."""
+    if not earlier:
+        return evaluation
+    found = zip(evaluation.positions, evaluation.responses, strict=True)
+    new = {position: response for position, response in found if position not in earlier}
+    return replace(evaluation, positions=tuple(new), responses=tuple(new.values()))
 
 
 def nearly(recorded: Genome, asked: Genome) -> bool:

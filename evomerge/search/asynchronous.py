@@ -12,10 +12,9 @@ from itertools import count
 
 from evomerge.evaluation import Evaluation
 from evomerge.runs.database import CandidateRow
-from evomerge.runs.ledger import differs, nearly
+from evomerge.runs.ledger import Wanted, differs, nearly
 from evomerge.search.plan import Phase
 from evomerge.search.standing import Candidate, Standing
-from search_spaces.recipe import Recipe
 from search_spaces.variables import Genome
 
 _REPEATS = 16
@@ -36,19 +35,28 @@ class Asynchronous:
         self._genomes: list[Genome] = []
         self._done: dict[int, Candidate] = {}
         self._waiting: dict[str, list[int]] = {}
+        self._unclear: list[Wanted] = []  # to be measured again, not begun
+        self._again = 0  # of them, not finished
+        self._replaying = True
 
     def run(self) -> list[Candidate]:
         """Ask, evaluate, tell until the budget is spent and the last result is in.
 
         Returns:
-            Every candidate asked, in order.
+            Every candidate asked, in order, by all that it answered.
         """
-        ledger = self._phase.ledger
+        phase = self._phase
         self._replay()
-        for recipe, evaluation in ledger.stream(self._wanted(), "search", self._rows):
-            for number in self._waiting.pop(recipe.hash):
-                self._settle(number, recipe.hash, evaluation)
-        return [self._done[number] for number in sorted(self._done)]
+        for want, evaluation in phase.ledger.stream(self._wanted(), "search", self._rows):
+            if want.part:
+                self._again -= 1
+                self._standing.renew([(want.recipe.hash, evaluation)])
+                phase.race.look(self._standing)
+                continue
+            for number in self._waiting.pop(want.recipe.hash):
+                self._settle(number, want.recipe.hash, evaluation)
+        phase.race.clear_up(self._standing, phase.ledger, self._population)
+        return phase.latest([self._done[number] for number in sorted(self._done)])
 
     def _replay(self) -> None:
         """Bring the searcher to where it was when the last result was recorded."""
@@ -64,30 +72,39 @@ class Asynchronous:
             evaluation = ledger.recorded(row.recipe_hash)
             self._settle(row.id, row.recipe_hash, evaluation)
             self._phase.view.finished(evaluation, False)
+        hashes = {candidate.recipe_hash for candidate in self._done.values()}
+        self._standing.renew((h, part) for h in hashes for part in ledger.again(h))
+        self._replaying = False
+        self._phase.race.look(self._standing)
 
-    def _wanted(self) -> Iterator[Recipe | None]:
+    def _wanted(self) -> Iterator[Wanted | None]:
         """What to evaluate next, pulled when an evaluator is free; None: wait for a result."""
         for number in range(len(self._genomes)):
             if number not in self._done:
                 yield from self._evaluated(number)
         repeats = count(1)
         while not self._over():
-            recipes = list(self._evaluated(self._ask()))
-            if recipes:
+            if self._unclear:
+                yield self._unclear.pop(0)
+                continue
+            wanted = list(self._evaluated(self._ask()))
+            if wanted:
                 repeats = count(1)
-                yield recipes[0]
+                yield wanted[0]
             elif self._waiting and next(repeats) % _REPEATS == 0:
                 yield None
 
     def _over(self) -> bool:
         asked = len(self._genomes)
-        return asked >= self._phase.plan.evaluations or self._phase.clock.over(asked)
+        return asked >= self._phase.plan.evaluations or self._phase.clock.over(
+            asked, self._standing
+        )
 
     def _ask(self) -> int:
         self._genomes.append(self._phase.ask())
         return len(self._genomes) - 1
 
-    def _evaluated(self, number: int) -> Iterator[Recipe]:
+    def _evaluated(self, number: int) -> Iterator[Wanted]:
         """The recipe of candidate `number`, unless it is known or on its way already."""
         recipe = self._phase.space.decode(self._genomes[number])
         known = self._phase.ledger.known(recipe.hash, "search")
@@ -99,12 +116,13 @@ class Asynchronous:
             self._waiting[recipe.hash].append(number)
         else:
             self._waiting[recipe.hash] = [number]
-            yield recipe
+            yield Wanted(recipe, None, self._phase.race.asking())
 
-    def _rows(self, recipe: Recipe) -> list[CandidateRow]:
+    def _rows(self, want: Wanted) -> list[CandidateRow]:
         """The candidates that waited for a recipe, as they are recorded with its evaluation."""
-        waited = self._waiting[recipe.hash]
-        return [self._row(n, recipe.hash, place, place > 0) for place, n in enumerate(waited)]
+        digest = want.recipe.hash
+        waited = [] if want.part else self._waiting[digest]
+        return [self._row(n, digest, place, place > 0) for place, n in enumerate(waited)]
 
     def _row(self, number: int, recipe_hash: str, place: int, cached: bool) -> CandidateRow:
         return CandidateRow(
@@ -125,5 +143,14 @@ class Asynchronous:
         self._phase.tell(number, evaluation)
         full, rest = divmod(len(self._done), self._population)
         if rest == 0:
-            name, asked = self._phase.plan.phase, len(self._genomes)
-            self._phase.view.generation(name, full - 1, asked, self._standing)
+            self._generation(full - 1)
+
+    def _generation(self, number: int) -> None:
+        """As many are told as a generation has: show it, and see whom to measure again."""
+        phase, asked = self._phase, len(self._genomes)
+        phase.race.generation(number, self._standing)
+        phase.clock.generation(asked, self._standing)
+        phase.view.generation(phase.plan.phase, number, asked, self._standing)
+        if not self._again and not self._replaying:
+            self._unclear = phase.race.again(self._standing, phase.ledger, self._population)
+            self._again = len(self._unclear)

@@ -16,6 +16,7 @@ from evomerge.search.asynchronous import Asynchronous
 from evomerge.search.generational import by_generations
 from evomerge.search.goals import Goals
 from evomerge.search.plan import Clock, Phase, Plan
+from evomerge.search.race import Race, Rules
 from evomerge.search.searcher import Problem
 from evomerge.search.standing import Candidate, archive_of
 from evomerge.search.view import View
@@ -33,23 +34,41 @@ class Driver:
         ledger: evaluates and records.
         database: for the clock of the `hours` budget.
         view: shows what is going on.
+        rules: what candidates are asked; None: everything.
     """
 
     def __init__(
-        self, space: SearchSpace, goals: Goals, ledger: Ledger, database: Database, view: View
+        self,
+        space: SearchSpace,
+        goals: Goals,
+        ledger: Ledger,
+        database: Database,
+        view: View,
+        rules: Rules | None = None,
     ) -> None:
         self.space = space
         self.goals = goals
         self.ledger = ledger
         self._database = database
         self.view = view
+        self._rules = rules or Rules()
 
     def search(self, plan: Plan) -> list[Candidate]:
         """Ask, evaluate, tell until the budget is spent; every candidate asked, in order."""
         single = ALGORITHMS[plan.algorithm].objectives == "one"
         searcher = build_searcher(plan.algorithm, problem_of(plan, self.space, self.goals))
         clock = Clock(self._database, plan, len(self._database.candidates(plan.phase)))
-        phase = Phase(plan, searcher, self.space, self.goals, self.ledger, clock, self.view, single)
+        phase = Phase(
+            plan,
+            searcher,
+            self.space,
+            self.goals,
+            self.ledger,
+            clock,
+            self.view,
+            Race(self._rules, self.goals, self.recipe),
+            single,
+        )
         self.view.begin(plan.phase, plan.evaluations)
         if plan.schedule == "generational":
             return by_generations(phase)

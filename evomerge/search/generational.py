@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from evomerge.asking import Asking
 from evomerge.runs.database import CandidateRow
 from evomerge.runs.ledger import Wanted, differs
 from evomerge.search.plan import Phase
@@ -16,28 +17,32 @@ def by_generations(phase: Phase) -> list[Candidate]:
     continues exactly where this one stopped.
 
     Returns:
-        Every candidate asked, in order.
+        Every candidate asked, in order, by all that it answered.
     """
     budget = phase.plan.evaluations
     standing = Standing(phase.goals)
     candidates: list[Candidate] = []
     generation = 0
-    while len(candidates) < budget and not phase.clock.over(len(candidates)):
+    while len(candidates) < budget and not phase.clock.over(len(candidates), standing):
         genomes = [phase.ask() for _ in range(phase.searcher.batch)]
         affordable = genomes[: budget - len(candidates)]
-        batch = _evaluate(phase, generation, len(candidates), affordable)
+        asking = phase.race.asking()
+        batch = _evaluate(phase, generation, len(candidates), affordable, asking)
         candidates += batch
         standing.add(batch)
+        phase.race.clear_up(standing, phase.ledger, len(batch))
+        phase.race.generation(generation, standing)
+        phase.clock.generation(len(candidates), standing)
         phase.view.generation(phase.plan.phase, generation, len(candidates), standing)
         if len(batch) == len(genomes):
             for candidate in batch:
                 phase.tell(candidate.id, candidate.evaluation)
         generation += 1
-    return candidates
+    return phase.latest(candidates)
 
 
 def _evaluate(
-    phase: Phase, generation: int, first: int, genomes: Sequence[Genome]
+    phase: Phase, generation: int, first: int, genomes: Sequence[Genome], asking: Asking
 ) -> list[Candidate]:
     name = phase.plan.phase
     found: dict[int, Candidate] = {}
@@ -56,7 +61,7 @@ def _evaluate(
         recipe = phase.space.decode(genome)
         row = CandidateRow(name, number, generation, genome, recipe.hash, cached=False)
         rows.append(row)
-        wanted.append(Wanted(recipe, row))
+        wanted.append(Wanted(recipe, row, asking))
     evaluations = phase.ledger.evaluate(wanted, "search")
     for row, evaluation in zip(rows, evaluations, strict=True):
         found[row.id] = Candidate(row.id, row.genome, row.recipe_hash, evaluation)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -39,6 +40,12 @@ class Goals:
         if not evaluation.scored:
             return [math.nan] * len(self.names)
         return [evaluation.objectives[name].se for name in self.names]
+
+    @property
+    def signs(self) -> dict[str, Literal[1, -1]]:
+        """By name, 1 for what is maximised and -1 for what is minimised."""
+        pairs = zip(self.names, self.directions, strict=True)
+        return {name: 1 if direction == "maximize" else -1 for name, direction in pairs}
 
     def gains(self, evaluation: Evaluation) -> list[float]:
         """The values with every objective made higher-is-better."""

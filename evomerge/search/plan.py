@@ -2,14 +2,17 @@
 
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from evomerge.evaluation import Evaluation
 from evomerge.runs.database import Database
 from evomerge.runs.ledger import Ledger
 from evomerge.search.goals import Goals
+from evomerge.search.race import Race
 from evomerge.search.searcher import Searcher
+from evomerge.search.standing import Candidate, Standing
 from evomerge.search.view import View
 from search_spaces.space import SearchSpace, from_unit
 from search_spaces.variables import Genome
@@ -31,6 +34,8 @@ class Plan:
         seed: of the searcher.
         evaluations: how many candidates are asked at most.
         hours: of searching, earlier sessions included; None: no limit.
+        answers: items answered, at most (the last generation may pass it); None: no limit.
+        patience: candidates without a gain of the front that exceeds its error; None: no limit.
         seeded: begin with the space's known good starting points.
         schedule: `asynchronous` (no evaluator waits for another), or `generational` (what is asked
             does not depend on which evaluator was faster).
@@ -42,51 +47,74 @@ class Plan:
     seed: int
     evaluations: int
     hours: float | None = None
+    answers: int | None = None
+    patience: int | None = None
     seeded: bool = True
     schedule: Schedule = "asynchronous"
 
 
 class Clock:
-    """The `hours` budget: counts searching time over all sessions, replays not included.
+    """Ends a phase before its budget of candidates does: by hours, by answers, or by patience.
 
-    Time is not reproducible, so the moment it ran out is written down and replayed.
+    Hours count searching time over all sessions, replays not included. Neither time nor, where no
+    evaluator waits for another, the order of results is reproducible, so the moment at which a phase
+    ended is written down and replayed.
 
     Args:
         database: holds the time spent.
-        plan: the phase and its hours.
+        plan: the phase and its limits.
         recorded: candidates of the phase that earlier sessions recorded.
     """
 
     def __init__(self, database: Database, plan: Plan, recorded: int) -> None:
         self._database = database
-        self._hours = plan.hours
+        self._plan = plan
         self._recorded = recorded
-        self._key = f"hours_over_{plan.phase}"
+        self._limits = [plan.hours, plan.answers, plan.patience]
+        self._key = f"over_{plan.phase}"
         self._spent_key = f"hours_spent_{plan.phase}"
         self._before: float = database.meta(self._spent_key, 0.0) if plan.hours else 0.0
         self._written = -math.inf
         self._began = None if recorded else time.monotonic()  # a replay does not count
+        self._gained = (0, -math.inf)
 
-    def over(self, asked: int) -> bool:
+    def over(self, asked: int, standing: Standing) -> bool:
         """Whether to stop before asking more than the `asked` candidates so far."""
-        if self._hours is None or asked == 0:
+        if self._limits == [None] * 3 or asked == 0:
             return False
         ended = self._database.meta(self._key)
-        if ended is not None and ended["hours"] == self._hours:
+        if ended is not None and ended["limits"] == self._limits:
             return asked >= ended["asked"]
         if asked < self._recorded:
             return False  # paid for already
+        plan, reason = self._plan, ""
+        if plan.answers is not None and standing.answers + standing.again >= plan.answers:
+            reason = "answers"
+        elif plan.patience is not None and asked - self._gained[0] > plan.patience:
+            reason = "patience"
+        elif plan.hours is not None and self._hours() >= plan.hours:
+            reason = "hours"
+        if reason:
+            ended = {"limits": self._limits, "asked": asked, "reason": reason}
+            self._database.set_meta(self._key, ended)
+        return bool(reason)
+
+    def generation(self, asked: int, standing: Standing) -> None:
+        """A generation is told: note whether the front has gained more than its error."""
+        if self._plan.patience is None:
+            return
+        volume = standing.hypervolume()
+        if volume > self._gained[1] + standing.hypervolume_error():
+            self._gained = asked, volume
+
+    def _hours(self) -> float:
         now = time.monotonic()
         self._began = now if self._began is None else self._began
         spent = self._before + (now - self._began) / 3600
-        if spent < self._hours:
-            if now - self._written >= _WRITE_SECONDS:
-                self._database.set_meta(self._spent_key, spent)
-                self._written = now
-            return False
-        self._database.set_meta(self._spent_key, spent)
-        self._database.set_meta(self._key, {"hours": self._hours, "asked": asked})
-        return True
+        if now - self._written >= _WRITE_SECONDS or spent >= (self._plan.hours or 0.0):
+            self._database.set_meta(self._spent_key, spent)
+            self._written = now
+        return spent
 
 
 @dataclass(frozen=True)
@@ -101,6 +129,7 @@ class Phase:
         ledger: evaluates and records.
         clock: may end it before the budget does.
         view: shows what is going on.
+        race: how much each candidate is asked.
         single: the searcher is told one loss, the weighted mean of the objectives.
     """
 
@@ -111,6 +140,7 @@ class Phase:
     ledger: Ledger
     clock: Clock
     view: View
+    race: Race
     single: bool
 
     def ask(self) -> Genome:
@@ -121,3 +151,7 @@ class Phase:
         """Tell the searcher what the candidate asked as the `number`-th (from 0) came to."""
         losses = self.goals.losses([evaluation], single=self.single)[0]
         self.searcher.tell(number, losses, self.goals.violations([evaluation])[0])
+
+    def latest(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """The candidates by all that they answered, where the searcher was told the first of it."""
+        return [replace(c, evaluation=self.ledger.latest(c.recipe_hash)) for c in candidates]

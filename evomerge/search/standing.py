@@ -1,15 +1,20 @@
 """The standing of a search: its candidates so far, their archive, the best, the hypervolume."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from evomerge.evaluation import Evaluation
-from evomerge.search.archive import Archive
+from evomerge.search.archive import Archive, gains, hypervolume
 from evomerge.search.goals import Goals
 from search_spaces.variables import Genome
 
 REFERENCE_CANDIDATES = 32
+
+_DRAWS = 64
+"""Fronts drawn from the errors, for the hypervolume's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,25 +32,58 @@ class Standing:
 
     Args:
         goals: what is optimised.
+
+    Attributes:
+        answers: items answered when candidates were first measured, whoever paid for them.
+        again: items answered more when some of them were measured again.
     """
 
     def __init__(self, goals: Goals) -> None:
         self.goals = goals
         self.archive = Archive(goals.directions)
-        self.best = -math.inf
+        self.answers = self.again = 0
+        self._scored: dict[str, Candidate] = {}
+        self._parts: dict[str, int] = {}
         self._first: list[list[float]] = []
         self._asked = 0
 
     def add(self, candidates: Sequence[Candidate]) -> None:
         """Take in candidates, in the order of ask."""
         for c in candidates:
-            if c.evaluation.scored:
+            if c.evaluation.scored and c.recipe_hash not in self._scored:
                 if self._asked < REFERENCE_CANDIDATES:
                     self._first.append(self.goals.values(c.evaluation))
+                self._scored[c.recipe_hash] = c
+                self.answers += c.evaluation.items
                 _add(self.archive, c, self.goals)
-                if self.goals.feasible(c.evaluation):
-                    self.best = max(self.best, self.goals.scalar(c.evaluation))
             self._asked += 1
+
+    def renew(self, found: Iterable[tuple[str, Evaluation]]) -> None:
+        """Take in what measuring some candidates again came to: recipe hash, evaluation.
+
+        One that failed leaves the candidate as it was.
+        """
+        for recipe_hash, evaluation in found:
+            self._parts[recipe_hash] = self.parts(recipe_hash) + 1
+            if evaluation.scored:
+                known = self._scored[recipe_hash]
+                self.again += evaluation.items - known.evaluation.items
+                self._scored[recipe_hash] = replace(known, evaluation=evaluation)
+        self.archive = archive_of(list(self._scored.values()), self.goals)
+
+    def parts(self, recipe_hash: str) -> int:
+        """How often a candidate was measured."""
+        return self._parts.get(recipe_hash, 1)
+
+    def scored(self) -> list[Candidate]:
+        """Every candidate that has numbers, by all that it answered, each recipe once."""
+        return list(self._scored.values())
+
+    @property
+    def best(self) -> float:
+        """The greatest weighted mean of the objectives among the feasible; -inf if there are none."""
+        front = (self._scored[member.key].evaluation for member in self.archive.front())
+        return max(map(self.goals.scalar, front), default=-math.inf)
 
     def reference(self) -> list[float] | None:
         """The point that hypervolume is measured from, in the objectives' units.
@@ -68,6 +106,19 @@ class Standing:
         if reference is None or not self.archive.front():
             return 0.0
         return self.archive.hypervolume(reference)
+
+    def hypervolume_error(self) -> float:
+        """Its standard deviation if the front's values vary by their standard errors."""
+        reference, members = self.reference(), self.archive.front()
+        if reference is None or not members:
+            return 0.0
+        directions = self.goals.directions
+        values = np.array([member.values for member in members])
+        errors = np.array([member.errors for member in members])
+        noise = np.random.default_rng(0).standard_normal((_DRAWS, *values.shape))
+        origin = gains(np.asarray([reference]), directions)[0]
+        drawn = [hypervolume(gains(values + errors * n, directions), origin) for n in noise]
+        return float(np.std(drawn))
 
 
 def archive_of(candidates: Sequence[Candidate], goals: Goals) -> Archive:

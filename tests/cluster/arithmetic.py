@@ -36,7 +36,7 @@ class Arithmetic:
         self.folder = Path(folder)
         self.threads = os.environ.get("OMP_NUM_THREADS", "")
 
-    def evaluate(self, recipe, split):
+    def evaluate(self, recipe, split, asking):
         tries = self._note(f"evaluated-{recipe.hash}", str(os.getpid()))
         word, _, more = split.partition(" ")
         if word != "search" and (more != "once" or tries == 1):

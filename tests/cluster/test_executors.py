@@ -374,7 +374,7 @@ def test_reading_the_room_does_not_load_ray():
 
 def test_an_evaluator_that_cannot_even_be_closed_is_dropped(tmp_path):
     class Broken:
-        def evaluate(self, recipe, split):
+        def evaluate(self, recipe, split, asking):
             raise ArithmeticError("lost count")
 
         def close(self):

@@ -33,7 +33,7 @@ class Planted:
         self.fails = fails
         self.asked = []
 
-    def evaluate(self, recipe, split):
+    def evaluate(self, recipe, split, asking):
         self.asked.append((recipe.hash, split))
         if self.fails and len(set(self.asked)) % self.fails == 0:
             return Evaluation(Outcome.MERGE_FAILED, "as told")

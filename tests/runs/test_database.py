@@ -74,7 +74,7 @@ def test_a_full_disk_loses_nothing_recorded(database):
 
 def test_another_version_or_no_database(tmp_path, database):
     database.set_meta("schema_version", 7)
-    with pytest.raises(InputError, match=r"schema version 7.*reads version 2"):
+    with pytest.raises(InputError, match=r"schema version 7.*reads version 3"):
         Database(database.path)
     with pytest.raises(InputError, match="holds no run"):
         Database(tmp_path / "other" / "run.db")

@@ -58,7 +58,7 @@ class Clockwork:
             if not ended:
                 self.idle.append(self.workers - len(flight))
             clock, _, job = heapq.heappop(flight)
-            yield job, self.evaluator.evaluate(job.recipe, job.split)
+            yield job, self.evaluator.evaluate(job.recipe, job.split, job.asking)
             self.given += 1
             if self.given == self.dies_after:
                 raise KeyboardInterrupt
@@ -155,9 +155,9 @@ class Counting(Planted):
         super().__init__()
         self.paid = []
 
-    def evaluate(self, recipe, split):
+    def evaluate(self, recipe, split, asking):
         self.paid.append(recipe.hash)
-        return super().evaluate(space().decode((int(recipe.hash[:2], 16) / 256, 0.5)), split)
+        return super().evaluate(space().decode((int(recipe.hash[:2], 16) / 256, 0.5)), split, asking)
 
 
 def test_another_searcher_than_the_recorded_one_is_noticed(tmp_path):
