@@ -53,9 +53,18 @@ class Calibrated:
         responses: [models, items], without nan, at least 3 models.
         parents: [k, items], the parents' responses; none for most.
         seed: which models are held out together.
+        allowance: how much of what `Optimism` asks for is needed, from 0 to 1.
     """
 
-    def __init__(self, fits: Sequence[Fit], responses: Array, parents: Array, seed: int) -> None:
+    def __init__(
+        self,
+        fits: Sequence[Fit],
+        responses: Array,
+        parents: Array,
+        seed: int,
+        allowance: float = 1.0,
+    ) -> None:
+        self._allowance = allowance
         self._predictors = tuple(fit(responses, parents) for fit in fits)
         self._folds: list[Fold] = []
         for held in folds(len(responses), seed):
@@ -89,5 +98,6 @@ class Calibrated:
         ]
         truth = np.concatenate([fold.held_out.mean(axis=1) for fold in self._folds])
         lesson = learnt(said, truth)
-        lesson = lesson.mixed(self._optimism.lesson(len(items)), self._optimism.share(items))
+        share = self._allowance * self._optimism.share(items)
+        lesson = lesson.mixed(self._optimism.lesson(len(items)), share)
         return _Ready(tuple(p.at(items) for p in self._predictors), lesson)

@@ -43,14 +43,14 @@ class EstimatorSpec:
     parents: bool = False
 
 
-def _calibrated(*fits: Fit) -> Build:
-    return partial(_build_calibrated, fits)
+def _calibrated(*fits: Fit, allowance: float = 1.0) -> Build:
+    return partial(_build_calibrated, fits, allowance)
 
 
 def _build_calibrated(
-    fits: Sequence[Fit], responses: Array, parents: Array, seed: int
+    fits: Sequence[Fit], allowance: float, responses: Array, parents: Array, seed: int
 ) -> Estimator:
-    return Calibrated(fits, responses, parents, seed)
+    return Calibrated(fits, responses, parents, seed, allowance)
 
 
 def _build_mean(responses: Array, parents: Array, seed: int) -> Estimator:
@@ -69,13 +69,14 @@ ESTIMATORS = {
         _build_mean, 1, "Random items, and nothing known about them.", "Cochran, 1977"
     ),
     "stratified": EstimatorSpec(
-        _calibrated(fit_stratified),
+        # Measured: difficulty alone is learnt so well that choosing by it spoils nothing.
+        _calibrated(fit_stratified, allowance=0.0),
         3,
         "Few calibration models: it needs only the order of difficulty.",
         "Cochran, Sampling techniques, 1977",
     ),
     "weighted": EstimatorSpec(
-        _calibrated(fit_weighted),
+        _calibrated(fit_weighted, allowance=0.5),
         20,
         "Items chosen as centres of clusters.",
         "Vivek et al., Anchor points: benchmarking models with much fewer examples, 2024",
@@ -83,7 +84,7 @@ ESTIMATORS = {
     "p_irt_1d": EstimatorSpec(
         _calibrated(irt(1)), 10, "Very mixed models, which differ in skill above all.", POLO
     ),
-    "p_irt": EstimatorSpec(_calibrated(irt(2)), 10, "Any items; two dimensions of skill.", POLO),
+    "p_irt": EstimatorSpec(_calibrated(irt(2)), 10, "The default: any items, any number of them.", POLO),
     "gp_irt": EstimatorSpec(
         _calibrated(irt(2), fit_weighted), 20, "p-IRT, where the item model fits badly.", POLO
     ),
@@ -123,7 +124,7 @@ ESTIMATORS = {
     "ensemble": EstimatorSpec(
         _calibrated(irt(2), fit_kriging, fit_stratified),
         10,
-        "The default: what the three are best at, weighed on models held out.",
+        "A second opinion: p-IRT, kriging and strata, weighed on models held out.",
         "Breiman, Stacked regressions, 1996",
     ),
     "adaptive": EstimatorSpec(
@@ -192,7 +193,7 @@ def choose_estimator(wanted: str, bank: ItemBank, parents: Sequence[str] = ()) -
     return Chosen(best, f"the best by measurement for {len(bank.models)} calibration models")
 
 
-AUTO = ((20, "ensemble"), (3, "stratified"), (1, "mean"))
+AUTO = ((20, "p_irt"), (3, "stratified"), (1, "mean"))
 """From how many calibration models on which estimator is best (docs/estimators.md)."""
 
 

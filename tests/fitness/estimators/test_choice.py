@@ -19,7 +19,7 @@ def bank(models: int) -> ItemBank:
 
 
 @pytest.mark.parametrize(
-    ("models", "name"), [(1, "mean"), (3, "stratified"), (19, "stratified"), (20, "ensemble")]
+    ("models", "name"), [(1, "mean"), (3, "stratified"), (19, "stratified"), (20, "p_irt")]
 )
 def test_auto_goes_by_the_number_of_calibration_models(models: int, name: str):
     chosen = choose_estimator("auto", bank(models))
@@ -48,7 +48,7 @@ def test_what_was_asked_for_is_used_where_it_can_be():
 
 def test_no_parents_falls_back():
     chosen = choose_estimator("soft_mp_irt", bank(25))
-    assert chosen.name == "ensemble"
+    assert chosen.name == "p_irt"
     assert "at least 2 parents" in chosen.reason
 
 
