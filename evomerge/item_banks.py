@@ -1,19 +1,22 @@
 """A run's item banks: read and held against the tasks, and what is chosen and estimated by them."""
 
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from evomerge.asking import Rungs
 from evomerge.config import RunFile
 from evomerge.runs.database import Database
 from evomerge.search.race import Reselect, Rules, rungs_of
 from fitness.bank_files import bank_file, match_bank, read_bank, write_bank
 from fitness.banks import ItemBank
+from fitness.errors import FitnessError, nearest
 from fitness.estimate import Estimate
 from fitness.estimators import Chosen, build_estimator, choose_estimator
-from fitness.item_selection import select_items
+from fitness.item_selection import SELECTIONS, select_items
 from fitness.items import Item, Response
 from fitness.objectives import TaskEstimator
 from fitness.tasks import TaskSet
@@ -141,8 +144,7 @@ def rules_of(config: RunFile, banks: Banks, searched: Sequence[Item], database: 
     sizes: dict[str, int] = {}
     for item in searched:
         sizes[item.task] = sizes.get(item.task, 0) + 1
-    how = racing.select
-    how = ("stratified" if banks else "random") if how == "auto" else how
+    how = selection_of(config, banks)
     chosen: list[dict[str, list[int]]] = []
     for rung in racing.rungs:
         before = chosen[-1] if chosen else {task: [] for task in sizes}
@@ -155,11 +157,65 @@ def rules_of(config: RunFile, banks: Banks, searched: Sequence[Item], database: 
     reselect = _reselect(config, banks, sizes, chosen, database) if racing.reselect else None
     return Rules(
         rungs_of(chosen, sizes),
+        _finals(config),
         racing.doubt,
         racing.again,
         reselect,
         racing.reselect or 1,
     )
+
+
+def _finals(config: RunFile) -> Rungs:
+    """Rungs of the selection items: a quarter of every task's, half, all; in random order anyway."""
+    tasks = config.fitness.tasks
+    sizes = {name: task.selection or task.items for name, task in tasks.items()}
+    chosen = [
+        {name: range(math.ceil(share * size)) for name, size in sizes.items()}
+        for share in (0.25, 0.5, 1)
+    ]
+    return rungs_of(chosen, sizes)
+
+
+def selection_of(config: RunFile, banks: Banks) -> str:
+    """How the items are chosen that candidates answer.
+
+    Items that tell most are not like the others: what reads answers without a bank, or only by their
+    difficulty, would be misled by them.
+
+    Raises:
+        InputError: that is what the run file asks for.
+        FitnessError: there is no such selection.
+    """
+    wanted = config.fitness.racing.select
+    if not banks:
+        return "random"
+    estimators = {chosen.name for chosen in chosen_estimators(config, banks).values()}
+    plain = [o.label for o in config.fitness.all_objectives if o.kind not in _BY_BANK]
+    misled = [*(name for name in sorted(estimators) if name in _FAIR_ONLY), *plain]
+    if wanted == "auto":
+        return "stratified" if misled else "variance"
+    if wanted not in SELECTIONS:
+        raise FitnessError(
+            f"'{wanted}'", "it is no selection", "racing.select", nearest(wanted, SELECTIONS)
+        )
+    if misled and wanted not in _FAIR:
+        raise InputError(
+            f"'{wanted}' together with '{misled[0]}'",
+            "a mean over items that were not chosen at random, or by difficulty, misleads",
+            "fitness.racing.select",
+            f"use one of {', '.join(_FAIR)}, or leave it out",
+        )
+    return wanted
+
+
+_FAIR = ("random", "stratified")
+"""Selections whose items are like the pool's."""
+
+_FAIR_ONLY = ("mean", "stratified", "weighted")
+"""Estimators that need such items."""
+
+_BY_BANK = ("task", "tasks", "worst", "spread")
+"""Kinds of objectives that are read by a bank; the others are means over what was answered."""
 
 
 def _chosen(

@@ -90,6 +90,7 @@ class Ledger:
         self._answers = answers or NoAnswers()
         self._incumbent: dict[str, dict[tuple[str, int], float]] = {}
         self._known: dict[str, dict[str, list[Evaluation]]] = {}
+        self._sizes: dict[str, int] = {}
         self._recorded: dict[str, dict[int, CandidateRow]] = {}
 
     def evaluate(self, wanted: Sequence[Wanted], split: str) -> list[Evaluation]:
@@ -103,6 +104,7 @@ class Ledger:
         Raises:
             RecordingError: the record could not be written.
         """
+        wanted = [self._completed(want, split) for want in wanted]
         waiting: dict[str, list[Wanted]] = {}
         for want in wanted:
             found = self.known(want.recipe.hash, split, want.part)
@@ -117,6 +119,21 @@ class Ledger:
             pass
         known = self._parts(split)
         return [known[want.recipe.hash][want.part] for want in wanted]
+
+    def _completed(self, want: Wanted, split: str) -> Wanted:
+        """Ask a baseline for what is missing of everything, if a race asked for some of it before."""
+        parts = self._parts(split).get(want.recipe.hash)
+        if want.candidate is not None or want.asking.rungs or not parts:
+            return want
+        last = latest(parts)
+        whole = not last.scored or last.items >= self._size(split)
+        return replace(want, part=parts.index(last) if whole else len(parts))
+
+    def _size(self, split: str) -> int:
+        if split not in self._sizes:
+            found = self._database.items()
+            self._sizes[split] = sum(row.split == items_of(split) for row in found)
+        return self._sizes[split]
 
     def set_incumbent(self, recipe: Recipe, splits: Sequence[str]) -> None:
         """Judge the model that flips are counted against, on every item of some splits.

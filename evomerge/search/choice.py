@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
+from evomerge.asking import Asking
 from evomerge.runs.ledger import Wanted
+from evomerge.search.beliefs import believe
 from evomerge.search.driver import Driver, finalists
 from evomerge.search.goals import Goals
 from evomerge.search.standing import Candidate, archive_of
@@ -16,7 +19,7 @@ class Choice:
 
     Attributes:
         winner: the candidate picked, its evaluation on the selection items.
-        finalists: every candidate scored again, likewise.
+        finalists: every candidate scored again, likewise; in a race, those that answered all.
     """
 
     winner: Candidate
@@ -35,14 +38,26 @@ def choose(driver: Driver, candidates: Sequence[Candidate], count: int, how: str
     Returns:
         None if no candidate was scored and keeps every constraint.
     """
-    chosen = finalists(candidates, driver.goals, count)
-    wanted = [Wanted(driver.recipe(c)) for c in chosen]
-    driver.view.begin("selection", len(wanted))
-    evaluations = driver.ledger.evaluate(wanted, "selection")
-    again = [replace(c, evaluation=e) for c, e in zip(chosen, evaluations, strict=True) if e.scored]
-    if not again:
-        return None
-    return Choice(pick(again, driver.goals, how), tuple(again))
+    finals = driver.rules.finals
+    chosen = finalists(candidates, driver.goals, count, racing=bool(finals))
+    driver.view.begin("selection", len(chosen))
+    for number, positions in enumerate(accumulate(finals) if finals else [()]):
+        asking = Asking((positions,) if positions else ())
+        wanted = [Wanted(driver.recipe(c), None, asking, number) for c in chosen]
+        found = driver.ledger.evaluate(wanted, "selection")
+        chosen = [replace(c, evaluation=e) for c, e in zip(chosen, found, strict=True) if e.scored]
+        if not chosen:
+            return None
+        if number + 1 < len(finals):
+            chosen = _still_racing(chosen, driver.goals, driver.rules.doubt)
+    return Choice(pick(chosen, driver.goals, how), tuple(chosen))
+
+
+def _still_racing(finalists: Sequence[Candidate], goals: Goals, doubt: float) -> list[Candidate]:
+    """Those that may be on the finalists' front; all, if none keeps the constraints."""
+    chances = believe(finalists, goals).chances()
+    found = [c for c, chance in zip(finalists, chances, strict=True) if chance >= doubt]
+    return found or list(finalists)
 
 
 def pick(candidates: Sequence[Candidate], goals: Goals, how: str) -> Candidate:

@@ -13,6 +13,7 @@ from evomerge.runs.database import Database
 from evomerge.runs.ledger import Ledger
 from evomerge.search.algorithms import ALGORITHMS, build_searcher
 from evomerge.search.asynchronous import Asynchronous
+from evomerge.search.beliefs import believe
 from evomerge.search.generational import by_generations
 from evomerge.search.goals import Goals
 from evomerge.search.plan import Clock, Phase, Plan
@@ -51,7 +52,7 @@ class Driver:
         self.ledger = ledger
         self._database = database
         self.view = view
-        self._rules = rules or Rules()
+        self.rules = rules or Rules()
 
     def search(self, plan: Plan) -> list[Candidate]:
         """Ask, evaluate, tell until the budget is spent; every candidate asked, in order."""
@@ -66,7 +67,7 @@ class Driver:
             self.ledger,
             clock,
             self.view,
-            Race(self._rules, self.goals, self.recipe),
+            Race(self.rules, self.goals, self.recipe),
             single,
         )
         self.view.begin(plan.phase, plan.evaluations)
@@ -101,7 +102,9 @@ def problem_of(plan: Plan, space: SearchSpace, goals: Goals) -> Problem:
     )
 
 
-def finalists(candidates: Sequence[Candidate], goals: Goals, count: int) -> list[Candidate]:
+def finalists(
+    candidates: Sequence[Candidate], goals: Goals, count: int, *, racing: bool = False
+) -> list[Candidate]:
     """The candidates worth a second look on other items.
 
     The front of the search's estimates first (if it is larger than `count`: the best of each
@@ -112,6 +115,8 @@ def finalists(candidates: Sequence[Candidate], goals: Goals, count: int) -> list
         candidates: of a phase.
         goals: what is optimised.
         count: how many at most.
+        racing: they answered unlike numbers of items, so that scores are not to be compared as they
+            are: those most likely to be on the front.
 
     Returns:
         In the order of ask; distinct recipes.
@@ -125,6 +130,8 @@ def finalists(candidates: Sequence[Candidate], goals: Goals, count: int) -> list
         return pool
     spread = goals.spread([c.evaluation for c in pool])
     merit = {c.id: goals.merit(c.evaluation, spread) for c in pool}
+    if racing:
+        return _likeliest(pool, goals, count)
     on_front = [by_hash[member.key] for member in archive_of(pool, goals).front()]
     best = [
         max(on_front, key=lambda c: goals.gains(c.evaluation)[k]) for k in range(len(goals.names))
@@ -133,3 +140,13 @@ def finalists(candidates: Sequence[Candidate], goals: Goals, count: int) -> list
     rest = sorted(pool, key=lambda c: -merit[c.id])
     chosen = list({c.id: c for c in [*best, *ranked, *rest]}.values())[:count]
     return sorted(chosen, key=lambda c: c.id)
+
+
+def _likeliest(pool: Sequence[Candidate], goals: Goals, count: int) -> list[Candidate]:
+    """By their chance to be on the front, and then by what they are believed to be worth."""
+    believed = believe(pool, goals)
+    means = believed.beliefs.means
+    width = np.ptp(means, axis=0)
+    merit = (means / np.where(width > 0, width, 1.0)) @ np.array(goals.weights)
+    order = np.lexsort((-merit, -believed.chances()))[:count]
+    return [pool[row] for row in sorted(order)]

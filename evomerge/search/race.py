@@ -37,6 +37,7 @@ class Rules:
 
     Attributes:
         rungs: of the search items; none: every candidate answers all of them, and there is no race.
+        finals: of the selection items, likewise, for finalists.
         doubt: probability below which a candidate has no chance any more, in (0, 1).
         again: answers that measuring again may cost, as a share of those of the first measures.
         reselect: chooses the items beyond the first rung anew; None: they stay.
@@ -44,6 +45,7 @@ class Rules:
     """
 
     rungs: Rungs = ()
+    finals: Rungs = ()
     doubt: float = 0.05
     again: float = 0.5
     reselect: Reselect | None = None
@@ -127,17 +129,6 @@ class Race:
                 positions = tuple(sorted({*answered, *rung}))
                 return Wanted(self._decode(candidate), None, Asking((positions,)), parts)
         return None
-
-
-def prefixes(counts: Sequence[int], sizes: Mapping[str, int]) -> Rungs:
-    """Rungs of items in the order in which they lie: task after task, each in random order.
-
-    Args:
-        counts: items per task up to each rung, growing.
-        sizes: items by task, in the order of the split.
-    """
-    orders = {task: list(range(size)) for task, size in sizes.items()}
-    return rungs_of([{t: o[:count] for t, o in orders.items()} for count in counts], sizes)
 
 
 def rungs_of(chosen: Sequence[Mapping[str, Sequence[int]]], sizes: Mapping[str, int]) -> Rungs:
