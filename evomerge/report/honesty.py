@@ -10,8 +10,8 @@ from evomerge.report.honest_text import sentences
 from evomerge.report.luck import estimate_of, search_luck, selection_luck
 from evomerge.report.names import LABELS, WINNER
 from evomerge.runs.folder import RunFolder
+from evomerge.search.candidate import Candidate
 from evomerge.search.goals import Goals
-from evomerge.search.standing import Candidate
 
 
 def honesty(

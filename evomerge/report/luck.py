@@ -9,9 +9,9 @@ import numpy as np
 
 from evomerge.evaluation import Evaluation
 from evomerge.report.honest_gain import Score, score_matrix
+from evomerge.search.candidate import Candidate
 from evomerge.search.choice import pick
 from evomerge.search.goals import Goals
-from evomerge.search.standing import Candidate
 from fitness.estimate import Estimate
 from fitness.items import Response
 from fitness.winners_curse import Corrected, Pick, corrected_best, corrected_value, shared_error

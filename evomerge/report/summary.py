@@ -6,8 +6,9 @@ from evomerge.evaluation import AS_SEARCHED, Evaluation
 from evomerge.report.honesty import honesty
 from evomerge.runs.database import CandidateRow, Database
 from evomerge.runs.folder import RunFolder
+from evomerge.search.candidate import Candidate
 from evomerge.search.goals import Goals, plain
-from evomerge.search.standing import Candidate, Standing
+from evomerge.search.standing import Standing
 
 
 def summarise(run: RunFolder) -> dict[str, Any]:
@@ -23,12 +24,13 @@ def summarise(run: RunFolder) -> dict[str, Any]:
 def _summary(run: RunFolder, database: Database) -> dict[str, Any]:
     goals = stored_goals(run)
     candidates, rows = load_candidates(database)
-    standing = Standing(goals)
+    standing = Standing(goals, racing=bool(run.config.fitness.racing.rungs))
     standing.add(candidates)
     front = {member.key for member in standing.archive.front()}
     choice = database.meta("choice", {"id": None, "finalists": []})
     budget = budget_of(run)
     averaged = _averaged(run)
+    answers = sum(part.answers for parts in database.parts("search").values() for part in parts)
     return {
         "run": str(run.path),
         "status": _status(run, budget),
@@ -37,12 +39,14 @@ def _summary(run: RunFolder, database: Database) -> dict[str, Any]:
             "done": len(candidates),
             "failed": sum(not c.evaluation.scored for c in candidates),
             "cached": sum(row.cached for row in rows),
+            "answers": answers,
         },
         "objectives": database.meta("objectives", []),
         "candidates": _described(candidates, rows, front, choice, database),
         "baselines": baselines(run),
         "as_searched": as_searched(run),
         "hypervolume": standing.hypervolume(),
+        "hypervolume_se": standing.hypervolume_error(),
         "chosen": choice["id"],
         "averaged": averaged,
         "honesty": honesty(run, goals, candidates, measured(run), averaged),

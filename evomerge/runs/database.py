@@ -307,7 +307,7 @@ def _insert_evaluation(
                 _array([r.tokens for r in responses]),
                 _array([int(r.truncated) for r in responses]),
                 _array([int(r.parse_failure) for r in responses]),
-                _array([r.loss for r in responses]),
+                _array([r.loss for r in responses], None),
             ),
         )
 
@@ -372,8 +372,8 @@ def _list(text: str | None) -> list[Any]:
     return [] if text is None else json.loads(text)
 
 
-def _array(values: Sequence[float | None]) -> str | None:
-    return _json(values) if any(values) else None
+def _array(values: Sequence[float | None], nothing: float | None = 0) -> str | None:
+    return None if all(value == nothing for value in values) else _json(values)
 
 
 def _json(value: Any) -> str:

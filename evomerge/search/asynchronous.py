@@ -13,8 +13,9 @@ from itertools import count
 from evomerge.evaluation import Evaluation
 from evomerge.runs.database import CandidateRow
 from evomerge.runs.ledger import Wanted, differs, nearly
+from evomerge.search.candidate import Candidate
 from evomerge.search.plan import Phase
-from evomerge.search.standing import Candidate, Standing
+from evomerge.search.standing import Standing
 from search_spaces.variables import Genome
 
 _REPEATS = 16
@@ -31,7 +32,7 @@ class Asynchronous:
     def __init__(self, phase: Phase) -> None:
         self._phase = phase
         self._population = phase.searcher.batch
-        self._standing = Standing(phase.goals)
+        self._standing = Standing(phase.goals, racing=phase.race.on)
         self._genomes: list[Genome] = []
         self._done: dict[int, Candidate] = {}
         self._waiting: dict[str, list[int]] = {}

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from evomerge.asking import Bar, Beliefs, Prior, chances
+from evomerge.search.candidate import Candidate
 from evomerge.search.goals import Goals
-from evomerge.search.standing import Candidate
 
 RECENT = 64
 """So many of the last candidates say what their like are worth: a search moves on."""

@@ -7,9 +7,10 @@ from itertools import accumulate
 from evomerge.asking import Asking
 from evomerge.runs.ledger import Wanted
 from evomerge.search.beliefs import believe
+from evomerge.search.candidate import Candidate
 from evomerge.search.driver import Driver, finalists
 from evomerge.search.goals import Goals
-from evomerge.search.standing import Candidate, archive_of
+from evomerge.search.standing import archive_of
 from search_spaces.errors import InputError, nearest
 
 

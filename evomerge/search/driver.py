@@ -14,12 +14,13 @@ from evomerge.runs.ledger import Ledger
 from evomerge.search.algorithms import ALGORITHMS, build_searcher
 from evomerge.search.asynchronous import Asynchronous
 from evomerge.search.beliefs import believe
+from evomerge.search.candidate import Candidate
 from evomerge.search.generational import by_generations
 from evomerge.search.goals import Goals
 from evomerge.search.plan import Clock, Phase, Plan
 from evomerge.search.race import Race, Rules
 from evomerge.search.searcher import Problem
-from evomerge.search.standing import Candidate, archive_of
+from evomerge.search.standing import archive_of
 from evomerge.search.view import View
 from search_spaces.recipe import Recipe
 from search_spaces.space import SearchSpace, to_unit

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from evomerge.asking import Asking
 from evomerge.runs.database import CandidateRow
 from evomerge.runs.ledger import Wanted, differs
+from evomerge.search.candidate import Candidate
 from evomerge.search.plan import Phase
-from evomerge.search.standing import Candidate, Standing
+from evomerge.search.standing import Standing
 from search_spaces.variables import Genome
 
 
@@ -20,7 +21,7 @@ def by_generations(phase: Phase) -> list[Candidate]:
         Every candidate asked, in order, by all that it answered.
     """
     budget = phase.plan.evaluations
-    standing = Standing(phase.goals)
+    standing = Standing(phase.goals, racing=phase.race.on)
     candidates: list[Candidate] = []
     generation = 0
     while len(candidates) < budget and not phase.clock.over(len(candidates), standing):

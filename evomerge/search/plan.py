@@ -9,10 +9,11 @@ from typing import Literal
 from evomerge.evaluation import Evaluation
 from evomerge.runs.database import Database
 from evomerge.runs.ledger import Ledger
+from evomerge.search.candidate import Candidate
 from evomerge.search.goals import Goals
 from evomerge.search.race import Race
 from evomerge.search.searcher import Searcher
-from evomerge.search.standing import Candidate, Standing
+from evomerge.search.standing import Standing
 from evomerge.search.view import View
 from search_spaces.space import SearchSpace, from_unit
 from search_spaces.variables import Genome

@@ -14,8 +14,9 @@ import numpy as np
 from evomerge.asking import EVERYTHING, Asking, Bar, Rungs
 from evomerge.runs.ledger import Ledger, Wanted
 from evomerge.search.beliefs import believe
+from evomerge.search.candidate import Candidate
 from evomerge.search.goals import Goals
-from evomerge.search.standing import Candidate, Standing
+from evomerge.search.standing import Standing
 from search_spaces.recipe import Recipe
 
 Reselect = Callable[[Sequence[str]], Rungs]
@@ -68,6 +69,11 @@ class Race:
         self._rules, self._goals, self._decode = rules, goals, decode
         self._rungs = rules.rungs
         self._bar: Bar | None = None
+
+    @property
+    def on(self) -> bool:
+        """Whether candidates race at all."""
+        return bool(self._rungs)
 
     def asking(self) -> Asking:
         """What a candidate is asked now: the first rung only while there is nothing to beat."""

@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from evomerge.evaluation import Evaluation
 from evomerge.search.archive import Archive, gains, hypervolume
+from evomerge.search.beliefs import believe
+from evomerge.search.candidate import Candidate
 from evomerge.search.goals import Goals
-from search_spaces.variables import Genome
 
 REFERENCE_CANDIDATES = 32
 
@@ -17,30 +18,23 @@ _DRAWS = 64
 """Fronts drawn from the errors, for the hypervolume's own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A recipe being judged: what the driver remembers of it."""
-
-    id: int
-    genome: Genome
-    recipe_hash: str
-    evaluation: Evaluation
-
-
 class Standing:
     """Grows with each generation; costs O(front) per candidate.
 
     Args:
         goals: what is optimised.
+        racing: candidates answer unlike numbers of items, so the archive compares what they are
+            believed to be worth (`beliefs.py`), not the luck of the few.
 
     Attributes:
         answers: items answered when candidates were first measured, whoever paid for them.
         again: items answered more when some of them were measured again.
     """
 
-    def __init__(self, goals: Goals) -> None:
+    def __init__(self, goals: Goals, *, racing: bool = False) -> None:
         self.goals = goals
-        self.archive = Archive(goals.directions)
+        self._racing = racing
+        self._archive: Archive | None = Archive(goals.directions)
         self.answers = self.again = 0
         self._scored: dict[str, Candidate] = {}
         self._parts: dict[str, int] = {}
@@ -55,7 +49,10 @@ class Standing:
                     self._first.append(self.goals.values(c.evaluation))
                 self._scored[c.recipe_hash] = c
                 self.answers += c.evaluation.items
-                _add(self.archive, c, self.goals)
+                if self._racing:
+                    self._archive = None  # what all are believed to be worth has changed
+                else:
+                    _add(self.archive, c, self.goals)
             self._asked += 1
 
     def renew(self, found: Iterable[tuple[str, Evaluation]]) -> None:
@@ -69,7 +66,7 @@ class Standing:
                 known = self._scored[recipe_hash]
                 self.again += evaluation.items - known.evaluation.items
                 self._scored[recipe_hash] = replace(known, evaluation=evaluation)
-        self.archive = archive_of(list(self._scored.values()), self.goals)
+        self._archive = None
 
     def parts(self, recipe_hash: str) -> int:
         """How often a candidate was measured."""
@@ -80,10 +77,21 @@ class Standing:
         return list(self._scored.values())
 
     @property
+    def archive(self) -> Archive:
+        """The front of what is known now."""
+        if self._archive is None:
+            scored = self.scored()
+            self._archive = (believed_archive if self._racing else archive_of)(scored, self.goals)
+        return self._archive
+
+    @property
     def best(self) -> float:
         """The greatest weighted mean of the objectives among the feasible; -inf if there are none."""
-        front = (self._scored[member.key].evaluation for member in self.archive.front())
-        return max(map(self.goals.scalar, front), default=-math.inf)
+        directions, weights = self.goals.directions, np.array(self.goals.weights)
+        members = [member.values for member in self.archive.front()]
+        if not members:
+            return -math.inf
+        return float((gains(np.array(members), directions) @ weights).max() / weights.sum())
 
     def reference(self) -> list[float] | None:
         """The point that hypervolume is measured from, in the objectives' units.
@@ -127,6 +135,20 @@ def archive_of(candidates: Sequence[Candidate], goals: Goals) -> Archive:
     for c in candidates:
         if c.evaluation.scored:
             _add(archive, c, goals)
+    return archive
+
+
+def believed_archive(candidates: Sequence[Candidate], goals: Goals) -> Archive:
+    """The archive of scored `candidates` by what they are believed to be worth."""
+    archive = Archive(goals.directions)
+    if not candidates:
+        return archive
+    beliefs = believe(candidates, goals).beliefs
+    values = gains(beliefs.means, goals.directions)
+    for c, value, error in zip(candidates, values, beliefs.errors, strict=True):
+        violation = float(goals.violations([c.evaluation]).sum())
+        feasible = goals.feasible(c.evaluation)
+        archive.add(c.recipe_hash, value.tolist(), error.tolist(), feasible, violation)
     return archive
 
 
