@@ -1,16 +1,16 @@
 """Preflight: everything that can fail at 3 a.m., checked now. `check` and `search` both begin here."""
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evomerge.config import RunFile
-from evomerge.engines import ENGINES, source_limit
+from evomerge.engines import ENGINES
 from evomerge.item_banks import Banks, chosen_estimators, load_banks
 from evomerge.judging import Judge, build_judge
 from evomerge.objectives import neighbour_step
+from evomerge.resources import check_resources, check_room
 from evomerge.run_sources import locate_sources, open_run_sources
 from evomerge.search.algorithms import ALGORITHMS, build_searcher, default_algorithm
 from evomerge.search.choice import check_pick
@@ -25,10 +25,7 @@ from search_spaces.roles import COMPONENTS, role
 
 if TYPE_CHECKING:
     from evomerge.merge.locations import Location
-    from evomerge.merge.placement import Placement
     from evomerge.merge.sources import Sources
-
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
@@ -193,33 +190,6 @@ def check_searcher(prepared: Prepared) -> None:
     build_searcher(plan.algorithm, problem_of(plan, prepared.space, prepared.goals))
 
 
-def check_room(config: RunFile) -> None:
-    """Refuse more evaluators, or greater ones, than this machine has room for.
-
-    Raises:
-        InputError: names what does not fit.
-    """
-    import os
-
-    import torch
-
-    from evomerge.cluster.room import evaluators_wanted, share_wanted
-
-    cluster = config.cluster
-    if cluster.executor == "serial" or cluster.address != "local":
-        return
-    cores = max(os.cpu_count() or 1, len(os.sched_getaffinity(0)))
-    nodes = [{"CPU": float(cores), "GPU": float(torch.cuda.device_count())}]
-    share = share_wanted(
-        nodes,
-        cluster.cpus_per_evaluator,
-        cluster.gpus_per_evaluator,
-        config.engine.tensor_parallel,
-        config.engine.device,
-    )
-    evaluators_wanted(nodes, cluster.evaluators, share)
-
-
 def check_prompts(config: RunFile, model: Path, judge: Judge) -> None:
     """Hold the engine against the model, and every prompt against the engine.
 
@@ -280,86 +250,6 @@ def check_objectives(judge: Judge) -> None:
     items = judge.items["search"]
     responses = judge.tasks.score(items, judge.tasks.blank_replies(items))
     judge.measure("search", dict(enumerate(responses)))
-
-
-def _placement(config: RunFile, sources: "Sources", model: int) -> "Placement":
-    """Where an evaluator on this machine would keep the sources, beside its model."""
-    from evomerge.merge.placement import place_here
-    from fitness.engines.resident import pick_device
-
-    device = pick_device(config.engine.device)
-    return place_here(sources.held_bytes(), device, source_limit(config.engine), reserved=model)
-
-
-def check_resources(config: RunFile, sources: "Sources") -> list[tuple[str, str]]:
-    """Memory for the resident models, disk for the export.
-
-    Raises:
-        InputError: more is needed than the machine has.
-    """
-    parameters = sources.parameters()
-    workers = _evaluators_in_ram(config)
-    model = parameters * BYTES[config.engine.dtype]
-    each = model + ENGINES[config.engine.kind].beside
-    needed = workers * each + sources.bytes()
-    total, available = _memory()
-    facts = [
-        (
-            "memory",
-            f"{_gb(needed)} for {workers} evaluator(s) and the mapped sources; {_gb(available)} free",
-        ),
-    ]
-    if config.cluster.address == "local":
-        facts.append(("sources live", _placement(config, sources, model).sentence()))
-    if workers * each > total:
-        fitting = total // each
-        remedy = f"use at most {fitting} evaluator(s)" if fitting else "use a machine with more"
-        raise InputError(
-            f"{workers} evaluator(s) of {_gb(each)}",
-            f"the machine has {_gb(total)} of memory",
-            "cluster.evaluators",
-            f"{remedy}, or engine.dtype: bfloat16",
-        )
-    export = parameters * BYTES[config.export.dtype or "float32"]
-    free = shutil.disk_usage(Path.cwd()).free
-    facts.append(("disk", f"{_gb(export)} at most for the export; {_gb(free)} free"))
-    if free < export:
-        raise InputError(
-            f"an export of {_gb(export)}",
-            f"the disk has {_gb(free)} left",
-            str(Path.cwd()),
-            "free some space first",
-        )
-    return facts
-
-
-def _evaluators_in_ram(config: RunFile) -> int:
-    """Evaluators whose model lies in this machine's memory: none on a GPU or another machine."""
-    import os
-
-    from fitness.engines.resident import pick_device
-
-    cluster = config.cluster
-    if cluster.executor == "serial":
-        return 1
-    if cluster.address != "local" or pick_device(config.engine.device).type != "cpu":
-        return 0
-    if cluster.evaluators != "auto":
-        return cluster.evaluators
-    return max(1, int(len(os.sched_getaffinity(0)) / cluster.cpus_per_evaluator))
-
-
-def _memory() -> tuple[int, int]:
-    """Bytes of memory in all, and available."""
-    import os
-
-    from evomerge.merge.placement import free_host_memory
-
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), free_host_memory()
-
-
-def _gb(count: float) -> str:
-    return f"{count / 1e9:.2f} GB"
 
 
 def _asked(config: RunFile, banks: Banks) -> list[tuple[str, str]]:

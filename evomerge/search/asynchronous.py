@@ -52,7 +52,8 @@ class Asynchronous:
             if want.part:
                 self._again -= 1
                 self._standing.renew([(want.recipe.hash, evaluation)])
-                phase.race.look(self._standing)
+                if not self._again:
+                    phase.race.look(self._standing)
                 continue
             for number in self._waiting.pop(want.recipe.hash):
                 self._settle(number, want.recipe.hash, evaluation)

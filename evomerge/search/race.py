@@ -115,7 +115,7 @@ class Race:
             want = self._next_rung(believed.candidates[row], standing, ledger)
             if want is not None and left > 0:
                 wanted.append(want)
-                left -= want.asking.most
+                left -= want.asking.most - believed.candidates[row].evaluation.items
         return wanted
 
     def clear_up(self, standing: Standing, ledger: Ledger, most: int) -> None:

@@ -84,7 +84,9 @@ ESTIMATORS = {
     "p_irt_1d": EstimatorSpec(
         _calibrated(irt(1)), 10, "Very mixed models, which differ in skill above all.", POLO
     ),
-    "p_irt": EstimatorSpec(_calibrated(irt(2)), 10, "The default: any items, any number of them.", POLO),
+    "p_irt": EstimatorSpec(
+        _calibrated(irt(2)), 10, "The default: any items, any number of them.", POLO
+    ),
     "gp_irt": EstimatorSpec(
         _calibrated(irt(2), fit_weighted), 20, "p-IRT, where the item model fits badly.", POLO
     ),

@@ -157,7 +157,9 @@ class Counting(Planted):
 
     def evaluate(self, recipe, split, asking):
         self.paid.append(recipe.hash)
-        return super().evaluate(space().decode((int(recipe.hash[:2], 16) / 256, 0.5)), split, asking)
+        return super().evaluate(
+            space().decode((int(recipe.hash[:2], 16) / 256, 0.5)), split, asking
+        )
 
 
 def test_another_searcher_than_the_recorded_one_is_noticed(tmp_path):

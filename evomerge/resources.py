@@ -1,0 +1,122 @@
+"""Does a run fit this machine? Evaluators, memory and disk, before the night."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evomerge.config import RunFile
+from evomerge.engines import ENGINES, source_limit
+from search_spaces.errors import InputError
+
+if TYPE_CHECKING:
+    from evomerge.merge.placement import Placement
+    from evomerge.merge.sources import Sources
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def check_room(config: RunFile) -> None:
+    """Refuse more evaluators, or greater ones, than this machine has room for.
+
+    Raises:
+        InputError: names what does not fit.
+    """
+    import os
+
+    import torch
+
+    from evomerge.cluster.room import evaluators_wanted, share_wanted
+
+    cluster = config.cluster
+    if cluster.executor == "serial" or cluster.address != "local":
+        return
+    cores = max(os.cpu_count() or 1, len(os.sched_getaffinity(0)))
+    nodes = [{"CPU": float(cores), "GPU": float(torch.cuda.device_count())}]
+    share = share_wanted(
+        nodes,
+        cluster.cpus_per_evaluator,
+        cluster.gpus_per_evaluator,
+        config.engine.tensor_parallel,
+        config.engine.device,
+    )
+    evaluators_wanted(nodes, cluster.evaluators, share)
+
+
+def _placement(config: RunFile, sources: "Sources", model: int) -> "Placement":
+    """Where an evaluator on this machine would keep the sources, beside its model."""
+    from evomerge.merge.placement import place_here
+    from fitness.engines.resident import pick_device
+
+    device = pick_device(config.engine.device)
+    return place_here(sources.held_bytes(), device, source_limit(config.engine), reserved=model)
+
+
+def check_resources(config: RunFile, sources: "Sources") -> list[tuple[str, str]]:
+    """Memory for the resident models, disk for the export.
+
+    Raises:
+        InputError: more is needed than the machine has.
+    """
+    parameters = sources.parameters()
+    workers = _evaluators_in_ram(config)
+    model = parameters * BYTES[config.engine.dtype]
+    each = model + ENGINES[config.engine.kind].beside
+    needed = workers * each + sources.bytes()
+    total, available = _memory()
+    facts = [
+        (
+            "memory",
+            f"{_gb(needed)} for {workers} evaluator(s) and the mapped sources; {_gb(available)} free",
+        ),
+    ]
+    if config.cluster.address == "local":
+        facts.append(("sources live", _placement(config, sources, model).sentence()))
+    if workers * each > total:
+        fitting = total // each
+        remedy = f"use at most {fitting} evaluator(s)" if fitting else "use a machine with more"
+        raise InputError(
+            f"{workers} evaluator(s) of {_gb(each)}",
+            f"the machine has {_gb(total)} of memory",
+            "cluster.evaluators",
+            f"{remedy}, or engine.dtype: bfloat16",
+        )
+    export = parameters * BYTES[config.export.dtype or "float32"]
+    free = shutil.disk_usage(Path.cwd()).free
+    facts.append(("disk", f"{_gb(export)} at most for the export; {_gb(free)} free"))
+    if free < export:
+        raise InputError(
+            f"an export of {_gb(export)}",
+            f"the disk has {_gb(free)} left",
+            str(Path.cwd()),
+            "free some space first",
+        )
+    return facts
+
+
+def _evaluators_in_ram(config: RunFile) -> int:
+    """Evaluators whose model lies in this machine's memory: none on a GPU or another machine."""
+    import os
+
+    from fitness.engines.resident import pick_device
+
+    cluster = config.cluster
+    if cluster.executor == "serial":
+        return 1
+    if cluster.address != "local" or pick_device(config.engine.device).type != "cpu":
+        return 0
+    if cluster.evaluators != "auto":
+        return cluster.evaluators
+    return max(1, int(len(os.sched_getaffinity(0)) / cluster.cpus_per_evaluator))
+
+
+def _memory() -> tuple[int, int]:
+    """Bytes of memory in all, and available."""
+    import os
+
+    from evomerge.merge.placement import free_host_memory
+
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), free_host_memory()
+
+
+def _gb(count: float) -> str:
+    return f"{count / 1e9:.2f} GB"
