@@ -127,7 +127,7 @@ def status_line(summary: Mapping[str, Any]) -> str:
     b = summary["budget"]
     return (
         f"{summary['run']}: {summary['status']}, {b['done']} of {b['evaluations']} evaluations"
-        f" ({b['failed']} failed, {b['cached']} cached), {b['answers']} items answered,"
+        f" ({b['failed']} failed, {b['cached']} cached), {summary['answers']} items answered,"
         f" hypervolume {summary['hypervolume']:.4f} ± {summary['hypervolume_se']:.4f}"
     )
 
