@@ -22,8 +22,8 @@ from evomerge.calibration import calibrate
 from evomerge.cluster.executor import SerialExecutor
 from evomerge.evaluation import Evaluation
 from evomerge.evaluator import EvaluatorFactory
-from evomerge.item_banks import rules_of
 from evomerge.preflight import Prepared, plan_of, prepare
+from evomerge.race_rules import rules_of
 from evomerge.run_file import parse_run_file
 from evomerge.runs.database import Database
 from evomerge.runs.ledger import Ledger, Wanted

@@ -14,6 +14,9 @@ Array = NDArray[np.float64]
 Rungs = tuple[tuple[int, ...], ...]
 """Positions in a split. A rung is answered after those before it; no position is in two."""
 
+Bounds = tuple[tuple[int, int, float], ...]
+"""Constraints on what beliefs are about: (column, 1 or -1, least)."""
+
 _DRAWS = 512
 """Of a candidate's and the front's values: a probability of 0.1 is told to 0.013."""
 
@@ -66,16 +69,15 @@ class Bar:
     Attributes:
         signs: objective -> 1 if it is maximised, -1 if minimised.
         prior: of the candidates of this search.
-        front: the front's members.
-        bounds: constraints: the objective's column, and the least that it may be worth (turned like
-            everything here).
+        front: the front's members, and who may be on it.
+        bounds: constraints, as `chances` takes them.
         chance: to be on the front that it takes, in (0, 1).
     """
 
     signs: Mapping[str, int]
     prior: Prior
     front: Beliefs
-    bounds: tuple[tuple[int, int, float], ...]
+    bounds: Bounds
     chance: float
 
     def passed(self, found: Mapping[str, Estimate]) -> bool:
@@ -116,18 +118,18 @@ EVERYTHING = Asking()
 def chances(
     candidates: Beliefs,
     front: Beliefs,
-    bounds: tuple[tuple[int, int, float], ...] = (),
+    bounds: Bounds = (),
     itself: NDArray[np.intp] | None = None,
 ) -> Array:
     """The probability that each candidate keeps the bounds and that no member of a front beats it.
 
     By draws from the beliefs, always the same ones. A member beats a candidate if it is worth as
-    much in every objective.
+    much in every objective and more in one.
 
     Args:
         candidates: [n, objectives].
         front: [m, objectives]; may be empty.
-        bounds: column, sign and bound: column times sign has to be bound times sign or more.
+        bounds: column, sign, least: column times sign has to be least or more.
         itself: [n], which member of the front a candidate is; -1: none.
 
     Returns:
@@ -141,11 +143,12 @@ def chances(
     for row in range(n):
         mine = candidates.means[row] + candidates.errors[row] * noise[members]
         fine = np.ones(_DRAWS, dtype=bool)
-        for column, sign, bound in bounds:
-            fine &= mine[:, column] >= bound * sign
+        for column, sign, least in bounds:
+            fine &= mine[:, column] * sign >= least
         others = drawn
         if itself is not None and itself[row] >= 0:
             others = np.delete(drawn, int(itself[row]), axis=0)
-        fine &= ~(others >= mine).all(axis=2).any(axis=0)
+        beaten = (others >= mine).all(axis=2) & (others > mine).any(axis=2)
+        fine &= ~beaten.any(axis=0)
         found[row] = fine.mean()
     return found

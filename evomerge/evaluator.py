@@ -130,7 +130,10 @@ class CandidateEvaluator:
         except Exception as error:  # the boundary: every failure becomes an outcome
             if is_broken(error):
                 raise  # not the candidate's fault: the executor replaces this evaluator
-            return _failure(error, merging=trial.merging)
+            failure = _failure(error, merging=trial.merging)
+            if trial.so_far is None:
+                return failure
+            return replace(trial.so_far, reason=f"on a later rung: {failure.reason}")
         self._keep()
         return evaluation
 

@@ -121,4 +121,5 @@ def picked(run: RunFolder, summary: dict[str, Any], pick: str | None) -> dict[st
         raise InputError(
             f"'{run.path}'", "no candidate was scored yet", str(run.path), "resume it first"
         )
-    return by_id[choice.pick(scored, stored_goals(run), pick).id]
+    racing = bool(run.config.fitness.racing.rungs) and not again
+    return by_id[choice.pick(scored, stored_goals(run), pick, racing=racing).id]

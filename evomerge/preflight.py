@@ -10,6 +10,7 @@ from evomerge.engines import ENGINES
 from evomerge.item_banks import Banks, chosen_estimators, load_banks
 from evomerge.judging import Judge, build_judge
 from evomerge.objectives import neighbour_step
+from evomerge.race_rules import selection_of
 from evomerge.resources import check_resources, check_room
 from evomerge.run_sources import locate_sources, open_run_sources
 from evomerge.search.algorithms import ALGORITHMS, build_searcher, default_algorithm
@@ -258,6 +259,7 @@ def _asked(config: RunFile, banks: Banks) -> list[tuple[str, str]]:
     if config.fitness.racing.rungs:
         rungs = ", ".join(map(str, config.fitness.racing.rungs))
         facts.append(("rungs", f"{rungs} items per task, each for those that may enter the front"))
+        facts.append(("items", f"chosen by `{selection_of(config, banks)}`"))
     for task, chosen in chosen_estimators(config, banks).items():
         facts.append((f"estimator of {task}", f"{chosen.name}: {chosen.reason}"))
     return facts

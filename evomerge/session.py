@@ -15,11 +15,12 @@ from evomerge.cluster.executor import (
 from evomerge.config import RunFile
 from evomerge.evaluation import AS_SEARCHED
 from evomerge.evaluator import EvaluatorFactory
-from evomerge.item_banks import Banks, packed, rules_of, unpacked
+from evomerge.item_banks import Banks, packed, unpacked
 from evomerge.judging import SPLITS
 from evomerge.merge.compiled import kernels_are_compiled
 from evomerge.objectives import incumbents
 from evomerge.preflight import Prepared, check_searcher, plan_of, prepare
+from evomerge.race_rules import rules_of
 from evomerge.report.summary import budget_of
 from evomerge.run_file import folder_of, load_run_file
 from evomerge.run_sources import frozen_locations

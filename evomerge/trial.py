@@ -37,12 +37,14 @@ class Trial:
         self._agreement: dict[tuple[str, int], float] = {}
         self._loaded = False
         self.merging = False
+        self.so_far: Evaluation | None = None
 
     def run(self) -> Evaluation:
         """Answer until the last rung, or the first after which the bar is not passed.
 
         Raises:
-            Exception: whatever the engine or the scoring does; `merging` tells which.
+            Exception: whatever the engine or the scoring does; `merging` tells which, and `so_far` is
+                what the rungs before it came to.
         """
         rungs = self._asking.rungs or (range(self._judge.size(self._split)),)
         objectives: dict[str, Estimate] = {}
@@ -51,8 +53,13 @@ class Trial:
             objectives = self._judge.measure(
                 self._split, self._answered, self._asking, self._agreement
             )
+            self.so_far = self._evaluation(objectives)
             if self._asking.bar and not self._asking.bar.passed(objectives):
                 break
+        assert self.so_far is not None
+        return self.so_far
+
+    def _evaluation(self, objectives: dict[str, Estimate]) -> Evaluation:
         positions = tuple(sorted(self._answered))
         return Evaluation(
             outcome=Outcome.SCORED,

@@ -62,7 +62,7 @@ class ItemBank:
         """The bank of the items at these positions, in their order; models nobody asked there go."""
         chosen = list(positions)
         matrix = self.responses[:, chosen]
-        asked = (~np.isnan(matrix)).any(axis=1).tolist()
+        asked = [bool(count) for count in np.count_nonzero(~np.isnan(matrix), axis=1)]
         return ItemBank(
             matrix[asked],
             tuple(name for name, keep in zip(self.models, asked, strict=True) if keep),

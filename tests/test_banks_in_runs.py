@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evomerge.item_banks import rules_of
 from evomerge.judging import build_judge
 from evomerge.preflight import prepare
+from evomerge.race_rules import rules_of
 from evomerge.run_file import folder_of, load_run_file
 from fitness.bank_files import write_bank
 from fitness.banks import ItemBank
@@ -231,3 +231,18 @@ def test_a_bank_keeps_its_own_matrix():
     assert (part.models, part.items) == (("model 0",), (1, 0))
     assert part.responses.tolist() == [[1, 0]]
     assert len(part) == 2
+
+
+def test_an_unknown_selection_is_refused_by_check(with_banks):
+    run_file = with_banks(changes={"fitness.racing": RACING | {"select": "stratfied"}})
+    refused(run_file, "'stratfied'", "did you mean 'stratified'", "racing.select")
+
+
+def test_a_selection_that_misleads_is_refused_by_check(with_banks):
+    """Few models: scores are read by difficulty alone, and need items that are like the others."""
+    racing = RACING | {"select": "information"}
+    refused(with_banks(5, {"fitness.racing": racing}), "'information'", "misleads", "stratified")
+
+
+def test_choosing_anew_where_it_misleads_is_refused_by_check(with_banks):
+    refused(with_banks(5, {"fitness.racing": RACING | {"reselect": 2}}), "reselect", "misleads")

@@ -211,8 +211,7 @@ class RayExecutor:
         slot.phase, slot.call, slot.attempt = Phase.IDLE, None, None
         slot.finished += 1
         if evaluation.scored:
-            answers = max(1, evaluation.answers) if attempt.job.asking.rungs else 1
-            self._stragglers.finished(attempt.job.split, seconds / answers)
+            self._count(attempt.job, evaluation, seconds)
             slot.failures = 0
         elif evaluation.outcome in _DOUBTFUL:
             slot.failures += 1
@@ -220,6 +219,13 @@ class RayExecutor:
             logger.warning("%s failed %d times in a row; replacing it", slot.name, slot.failures)
             self._crew.replace(slot)
         return ended
+
+    def _count(self, job: Job, evaluation: Evaluation, seconds: float) -> None:
+        """Let it tell how long its kind takes, unless its answers were known before."""
+        if evaluation.items and not evaluation.answers:
+            return
+        answers = max(1, evaluation.answers) if job.asking.rungs else 1
+        self._stragglers.finished(job.split, seconds / answers)
 
     def _cut_off(self, slot: Slot, attempt: Attempt) -> Ended:
         """Kill an evaluator that takes too long."""

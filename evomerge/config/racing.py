@@ -17,8 +17,8 @@ class Racing(Section):
     )
     select: str = Field(
         default="auto",
-        description="which items: a name of `docs/estimators.md`; `auto`: `stratified` with an item "
-        "bank, `random` without",
+        description="which items: a name of `docs/estimators.md`; `auto`: those that tell most where an "
+        "item bank reads every objective, `stratified` where it reads some, `random` without one",
     )
     doubt: float = Field(
         default=0.05,

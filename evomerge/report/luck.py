@@ -185,13 +185,23 @@ def _by_items(
     )
 
 
+def _sampling(score: float, items: int) -> float:
+    """The standard error of a share of right answers for further items of the kind."""
+    share = min(max(score, 0.0), 1.0)
+    return math.sqrt(share * (1 - share) / items)
+
+
 def _by_errors(
     single: Sequence[Score], pool: Sequence[Candidate], answered: Answers, best: Pick
 ) -> Callable[[Score], Corrected]:
     """The correction from estimates and their errors."""
     estimates = [[c.evaluation.objectives[s.name] for c in pool] for s in single]
     values = [[e.value for e in row] for row in estimates]
-    ses = [[e.se for e in row] for row in estimates]
+    # Errors speak for the pool and are 0 once all of it is answered; luck lies in which items it has.
+    ses = [
+        [max(e.se, _sampling(e.value, len(answered[c.recipe_hash]))) for e, c in zip(row, pool, strict=True)]
+        for row in estimates
+    ]
     # What models share depends on their level: that of the contenders counts.
     top = [answered[c.recipe_hash] for c in pool[:LEVEL]]
     shared = min(shared_error(score_matrix(task, top)) for task in _tasks(single))

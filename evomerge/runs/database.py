@@ -70,6 +70,7 @@ class Database:
 
     def __init__(self, path: Path, *, create: bool = False) -> None:
         self.path = path
+        self._items: list[ItemRow] = []
         if not create and not path.is_file():
             raise InputError(
                 f"'{path.parent}'", "it holds no run (no run.db)", str(path), "name a run's folder"
@@ -156,8 +157,10 @@ class Database:
 
     def items(self) -> list[ItemRow]:
         """Every split's items, in order."""
-        rows = self._connection.execute("SELECT * FROM items ORDER BY split, position")
-        return [ItemRow(*row) for row in rows]
+        if not self._items:  # stated once, they never change
+            rows = self._connection.execute("SELECT * FROM items ORDER BY split, position")
+            self._items = [ItemRow(*row) for row in rows]
+        return list(self._items)
 
     def set_recipe(self, name: str, recipe_hash: str, yaml_text: str) -> None:
         """Keep the recipe of a source or a baseline."""

@@ -187,9 +187,13 @@ class Ledger:
     def _job(self, number: int, want: Wanted, split: str) -> Job:
         digest = want.recipe.hash
         known = dict(self._answers.known(digest, split))
+        asking = want.asking
         if want.part:
-            known |= self._database.answers(digest, split, want.part)
-        asking = replace(want.asking, known=known, incumbent=self._incumbent.get(items_of(split)))
+            own = self._database.answers(digest, split, want.part)
+            known |= own
+            if asking.rungs:  # what it answered counts, whoever asked
+                asking = replace(asking, rungs=(tuple(sorted(own)), *asking.rungs))
+        asking = replace(asking, known=known, incumbent=self._incumbent.get(items_of(split)))
         return Job(number, want.recipe, split, asking)
 
     def _record(

@@ -51,7 +51,7 @@ CREATE TABLE evaluations (     -- one recipe on one split; paid for once
 
 CREATE TABLE responses (       -- JSON arrays, one entry per item; NULL where all are zero
     evaluation     INTEGER PRIMARY KEY REFERENCES evaluations (id),
-    positions      TEXT,       -- of the items in their split; NULL: all of them, in order
+    positions      TEXT,       -- of the items in their split; NULL: the first ones
     scores         TEXT NOT NULL,
     tokens         TEXT,
     truncated      TEXT,

@@ -50,10 +50,7 @@ class Asynchronous:
         self._replay()
         for want, evaluation in phase.ledger.stream(self._wanted(), "search", self._rows):
             if want.part:
-                self._again -= 1
-                self._standing.renew([(want.recipe.hash, evaluation)])
-                if not self._again:
-                    phase.race.look(self._standing)
+                self._renew(want, evaluation)
                 continue
             for number in self._waiting.pop(want.recipe.hash):
                 self._settle(number, want.recipe.hash, evaluation)
@@ -87,14 +84,28 @@ class Asynchronous:
         repeats = count(1)
         while not self._over():
             if self._unclear:
-                yield self._unclear.pop(0)
+                yield from self._measured_again(self._unclear.pop(0))
                 continue
             wanted = list(self._evaluated(self._ask()))
             if wanted:
                 repeats = count(1)
                 yield wanted[0]
-            elif self._waiting and next(repeats) % _REPEATS == 0:
+            elif (self._waiting or self._again) and next(repeats) % _REPEATS == 0:
                 yield None
+
+    def _measured_again(self, want: Wanted) -> Iterator[Wanted]:
+        """A candidate to measure again, unless another phase had the same recipe measured so."""
+        known = self._phase.ledger.known(want.recipe.hash, "search", want.part)
+        if known is None:
+            yield want
+        else:
+            self._renew(want, known)
+
+    def _renew(self, want: Wanted, evaluation: Evaluation) -> None:
+        self._again -= 1
+        self._standing.renew([(want.recipe.hash, evaluation)])
+        if not self._again:
+            self._phase.race.look(self._standing)
 
     def _over(self) -> bool:
         asked = len(self._genomes)

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 
 from evomerge.asking import Asking
 from evomerge.runs.ledger import Wanted
+from evomerge.search.archive import Archive
 from evomerge.search.beliefs import believe
 from evomerge.search.candidate import Candidate
 from evomerge.search.driver import Driver, finalists
 from evomerge.search.goals import Goals
-from evomerge.search.standing import archive_of
+from evomerge.search.standing import archive_of, believed_archive
 from search_spaces.errors import InputError, nearest
 
 
@@ -42,8 +42,8 @@ def choose(driver: Driver, candidates: Sequence[Candidate], count: int, how: str
     finals = driver.rules.finals
     chosen = finalists(candidates, driver.goals, count, racing=bool(finals))
     driver.view.begin("selection", len(chosen))
-    for number, positions in enumerate(accumulate(finals) if finals else [()]):
-        asking = Asking((positions,) if positions else ())
+    for number, rung in enumerate(finals or [()]):
+        asking = Asking((rung,) if rung else ())
         wanted = [Wanted(driver.recipe(c), None, asking, number) for c in chosen]
         found = driver.ledger.evaluate(wanted, "selection")
         chosen = [replace(c, evaluation=e) for c, e in zip(chosen, found, strict=True) if e.scored]
@@ -61,7 +61,9 @@ def _still_racing(finalists: Sequence[Candidate], goals: Goals, doubt: float) ->
     return found or list(finalists)
 
 
-def pick(candidates: Sequence[Candidate], goals: Goals, how: str) -> Candidate:
+def pick(
+    candidates: Sequence[Candidate], goals: Goals, how: str, *, racing: bool = False
+) -> Candidate:
     """One of `candidates`, by their evaluations.
 
     Args:
@@ -69,18 +71,25 @@ def pick(candidates: Sequence[Candidate], goals: Goals, how: str) -> Candidate:
         goals: what is optimised.
         how: `knee` of the front (for one objective: the best), or `best:OBJECTIVE`. If no candidate
             keeps the constraints, the front is that of all of them.
+        racing: they answered unlike numbers of items: by what they are believed to be worth.
 
     Raises:
         InputError: no such objective.
     """
     check_pick(how, goals.names, "pick")
     by_hash = {c.recipe_hash: c for c in candidates}
-    archive = archive_of(candidates, goals)
+    archive = _archive(candidates, goals, racing)
     if not archive.front():
-        archive = archive_of(candidates, replace(goals, constraints=()))
+        archive = _archive(candidates, replace(goals, constraints=()), racing)
     if how == "knee":
         return by_hash[archive.knee().key]
     return by_hash[archive.best(goals.names.index(how.removeprefix("best:"))).key]
+
+
+def _archive(candidates: Sequence[Candidate], goals: Goals, racing: bool) -> Archive:
+    if racing:
+        return believed_archive(believe(candidates, goals), goals)
+    return archive_of(candidates, goals)
 
 
 def check_pick(how: str, objectives: Sequence[str], where: str) -> None:

@@ -13,14 +13,14 @@ import numpy as np
 
 from evomerge.asking import EVERYTHING, Asking, Bar, Rungs
 from evomerge.runs.ledger import Ledger, Wanted
-from evomerge.search.beliefs import believe
 from evomerge.search.candidate import Candidate
 from evomerge.search.goals import Goals
 from evomerge.search.standing import Standing
 from search_spaces.recipe import Recipe
 
-Reselect = Callable[[Sequence[str]], Rungs]
-"""Rungs for a search that has come to the candidates with these recipe hashes; the first rung stays."""
+Reselect = Callable[[Sequence[tuple[str, int]]], Rungs]
+"""Rungs for a search that has come to these candidates (recipe hash, and how often it was measured);
+the first rung stays."""
 
 _AT_ONCE = 0.5
 """Who is on the front more likely than not answers the next rung while its weights are in place."""
@@ -85,15 +85,16 @@ class Race:
         """Generation `number` (from 0) is told: set the bar, choose items anew if it is time."""
         rules = self._rules
         if rules.reselect and (number + 1) % rules.every == 0 and standing.scored():
-            believed = believe(standing.scored(), self._goals)
-            front = [believed.candidates[row].recipe_hash for row in believed.front]
+            believed = standing.believed()
+            hashes = [believed.candidates[row].recipe_hash for row in believed.front]
+            front = [(recipe_hash, standing.parts(recipe_hash)) for recipe_hash in hashes]
             self._rungs = rules.reselect(front) if front else self._rungs
         self.look(standing)
 
     def look(self, standing: Standing) -> None:
         """Set the bar by what is known now."""
         if self._rungs and standing.scored():
-            believed = believe(standing.scored(), self._goals)
+            believed = standing.believed()
             self._bar = believed.bar(self._goals, _AT_ONCE)
 
     def again(self, standing: Standing, ledger: Ledger, most: int) -> list[Wanted]:
@@ -107,7 +108,7 @@ class Race:
         left = self._rules.again * standing.answers - standing.again
         if not self._rungs or left <= 0 or not standing.scored():
             return []
-        believed = believe(standing.scored(), self._goals)
+        believed = standing.believed()
         found = believed.chances()
         unclear = np.flatnonzero((found >= self._rules.doubt) & (found < 1 - _CLEAR))
         wanted: list[Wanted] = []
@@ -115,7 +116,7 @@ class Race:
             want = self._next_rung(believed.candidates[row], standing, ledger)
             if want is not None and left > 0:
                 wanted.append(want)
-                left -= want.asking.most - believed.candidates[row].evaluation.items
+                left -= want.asking.most
         return wanted
 
     def clear_up(self, standing: Standing, ledger: Ledger, most: int) -> None:
@@ -131,9 +132,8 @@ class Race:
             return None
         answered = ledger.answers(candidate.recipe_hash, "search", parts).keys()
         for rung in self._rungs:
-            if not answered >= set(rung):
-                positions = tuple(sorted({*answered, *rung}))
-                return Wanted(self._decode(candidate), None, Asking((positions,)), parts)
+            if fresh := tuple(sorted(set(rung) - answered)):
+                return Wanted(self._decode(candidate), None, Asking((fresh,)), parts)
         return None
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from evomerge.evaluation import Evaluation
 from evomerge.search.archive import Archive, gains, hypervolume
-from evomerge.search.beliefs import believe
+from evomerge.search.beliefs import Believed, believe
 from evomerge.search.candidate import Candidate
 from evomerge.search.goals import Goals
 
@@ -35,6 +35,7 @@ class Standing:
         self.goals = goals
         self._racing = racing
         self._archive: Archive | None = Archive(goals.directions)
+        self._believed: Believed | None = None
         self.answers = self.again = 0
         self._scored: dict[str, Candidate] = {}
         self._parts: dict[str, int] = {}
@@ -48,6 +49,7 @@ class Standing:
                 if self._asked < REFERENCE_CANDIDATES:
                     self._first.append(self.goals.values(c.evaluation))
                 self._scored[c.recipe_hash] = c
+                self._believed = None
                 self.answers += c.evaluation.items
                 if self._racing:
                     self._archive = None  # what all are believed to be worth has changed
@@ -66,7 +68,7 @@ class Standing:
                 known = self._scored[recipe_hash]
                 self.again += evaluation.items - known.evaluation.items
                 self._scored[recipe_hash] = replace(known, evaluation=evaluation)
-        self._archive = None
+        self._archive = self._believed = None
 
     def parts(self, recipe_hash: str) -> int:
         """How often a candidate was measured."""
@@ -76,12 +78,22 @@ class Standing:
         """Every candidate that has numbers, by all that it answered, each recipe once."""
         return list(self._scored.values())
 
+    def believed(self) -> Believed:
+        """What the scored candidates, of which there has to be one, are believed to be worth."""
+        if self._believed is None:
+            self._believed = believe(self.scored(), self.goals)
+        return self._believed
+
     @property
     def archive(self) -> Archive:
         """The front of what is known now."""
         if self._archive is None:
-            scored = self.scored()
-            self._archive = (believed_archive if self._racing else archive_of)(scored, self.goals)
+            believed = self._racing and bool(self._scored)
+            self._archive = (
+                believed_archive(self.believed(), self.goals)
+                if believed
+                else archive_of(self.scored(), self.goals)
+            )
         return self._archive
 
     @property
@@ -138,17 +150,17 @@ def archive_of(candidates: Sequence[Candidate], goals: Goals) -> Archive:
     return archive
 
 
-def believed_archive(candidates: Sequence[Candidate], goals: Goals) -> Archive:
-    """The archive of scored `candidates` by what they are believed to be worth."""
+def believed_archive(believed: Believed, goals: Goals) -> Archive:
+    """The archive of candidates by what they are believed to be worth."""
     archive = Archive(goals.directions)
-    if not candidates:
-        return archive
-    beliefs = believe(candidates, goals).beliefs
-    values = gains(beliefs.means, goals.directions)
-    for c, value, error in zip(candidates, values, beliefs.errors, strict=True):
+    values = gains(believed.beliefs.means, goals.directions)
+    # only the front can be in it; where nobody keeps the constraints, all may be nearest to that
+    for row in believed.front if len(believed.front) else range(len(values)):
+        c = believed.candidates[row]
         violation = float(goals.violations([c.evaluation]).sum())
         feasible = goals.feasible(c.evaluation)
-        archive.add(c.recipe_hash, value.tolist(), error.tolist(), feasible, violation)
+        errors = believed.beliefs.errors[row].tolist()
+        archive.add(c.recipe_hash, values[row].tolist(), errors, feasible, violation)
     return archive
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
 from fitness.banks import ItemBank
 from fitness.errors import FitnessError, nearest
 from fitness.estimators.adaptive import Adaptive
@@ -192,6 +194,8 @@ def choose_estimator(wanted: str, bank: ItemBank, parents: Sequence[str] = ()) -
         best = _best(bank)
         return Chosen(best, f"'{wanted}' was asked for, but {problem}; '{best}' is used instead")
     best = _best(bank)
+    if not _tells(bank):
+        return Chosen(best, f"the {len(bank.models)} calibration models hardly differ")
     return Chosen(best, f"the best by measurement for {len(bank.models)} calibration models")
 
 
@@ -200,12 +204,28 @@ AUTO = ((20, "p_irt"), (3, "stratified"), (1, "mean"))
 
 
 def _best(bank: ItemBank) -> str:
+    if not _tells(bank):
+        return "mean"
     return next(name for least, name in AUTO if len(bank.models) >= least)
+
+
+def _tells(bank: ItemBank) -> bool:
+    """Whether the models differ enough for a bank to say what another one is worth."""
+    return float(np.nanstd(np.nanmean(bank.responses, axis=1))) >= _DIFFERENT
+
+
+_DIFFERENT = 0.01
+"""Of the standard deviation of the models' scores; real sets have 0.05 and more."""
 
 
 def _problem(name: str, bank: ItemBank, parents: Sequence[str]) -> str | None:
     """Why `name` cannot be used, as half a sentence."""
     spec = ESTIMATORS[name]
+    if name != "mean" and not _tells(bank):
+        return (
+            f"the scores of the {len(bank.models)} calibration models hardly differ, so they tell "
+            "nothing of one that does"
+        )
     for parent in parents:
         if parent not in bank.models:
             raise FitnessError(
