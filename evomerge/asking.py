@@ -137,18 +137,22 @@ def chances(
     """
     n, objectives = candidates.means.shape
     members = len(front.means)
-    noise = np.random.default_rng(0).standard_normal((members + 1, _DRAWS, objectives))
-    drawn = front.means[:, None] + front.errors[:, None] * noise[:members]
+    noise = np.random.default_rng(0).standard_normal((objectives, members + 1, _DRAWS))
+    drawn = front.means.T[:, :, None] + front.errors.T[:, :, None] * noise[:, :members]
     found = np.empty(n)
     for row in range(n):
-        mine = candidates.means[row] + candidates.errors[row] * noise[members]
+        mine = candidates.means[row][:, None] + candidates.errors[row][:, None] * noise[:, members]
         fine = np.ones(_DRAWS, dtype=bool)
         for column, sign, least in bounds:
-            fine &= mine[:, column] * sign >= least
-        others = drawn
+            fine &= mine[column] * sign >= least
+        no_worse = np.ones((members, _DRAWS), dtype=bool)
+        better = np.zeros((members, _DRAWS), dtype=bool)
+        for theirs, value in zip(drawn, mine, strict=True):
+            no_worse &= theirs >= value
+            better |= theirs > value
+        beaten = no_worse & better
         if itself is not None and itself[row] >= 0:
-            others = np.delete(drawn, int(itself[row]), axis=0)
-        beaten = (others >= mine).all(axis=2) & (others > mine).any(axis=2)
+            beaten[itself[row]] = False
         fine &= ~beaten.any(axis=0)
         found[row] = fine.mean()
     return found

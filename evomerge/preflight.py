@@ -259,6 +259,11 @@ def _asked(config: RunFile, banks: Banks) -> list[tuple[str, str]]:
     if config.fitness.racing.rungs:
         rungs = ", ".join(map(str, config.fitness.racing.rungs))
         facts.append(("rungs", f"{rungs} items per task, each for those that may enter the front"))
+        sizes = {name: task.items for name, task in config.fitness.tasks.items()}
+        small = [name for name, size in sizes.items() if size <= config.fitness.racing.rungs[-1]]
+        if small:
+            told = f"the last rung is all search items of {', '.join(small)}"
+            facts.append(("note", told))
         facts.append(("items", f"chosen by `{selection_of(config, banks)}`"))
     for task, chosen in chosen_estimators(config, banks).items():
         facts.append((f"estimator of {task}", f"{chosen.name}: {chosen.reason}"))

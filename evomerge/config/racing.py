@@ -1,16 +1,20 @@
 """The run file's `fitness.racing`: how many items a candidate answers, and who answers more."""
 
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from evomerge.config.section import Section
+
+
+def _several(value: object) -> object:
+    return [value] if isinstance(value, int) else value
 
 
 class Racing(Section):
     """Candidates answer a few items, and more only while they may still enter the front."""
 
-    rungs: list[int] = Field(
+    rungs: Annotated[list[int], BeforeValidator(_several)] = Field(
         default=[],
         description="items per task up to each rung, growing, such as [10, 30, 100]; a single number: "
         "that many for all; default: every candidate answers all `items`, and nobody races",

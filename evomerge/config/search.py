@@ -15,12 +15,16 @@ class Budget(Section):
         default=None, gt=0, description="hours of searching, resumed sessions added up"
     )
     answers: int | None = Field(
-        default=None, ge=1, description="items answered, where candidates answer unlike numbers"
+        default=None,
+        ge=1,
+        description="items that candidates answer; looked at before each generation, or candidate "
+        "where there are none",
     )
     patience: int | None = Field(
         default=None,
         ge=1,
-        description="candidates in a row without a gain of the front that exceeds its error",
+        description="candidates in a row without a gain of the front that exceeds its error; looked at "
+        "after each generation",
     )
 
 

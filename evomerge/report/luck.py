@@ -199,7 +199,10 @@ def _by_errors(
     values = [[e.value for e in row] for row in estimates]
     # Errors speak for the pool and are 0 once all of it is answered; luck lies in which items it has.
     ses = [
-        [max(e.se, _sampling(e.value, len(answered[c.recipe_hash]))) for e, c in zip(row, pool, strict=True)]
+        [
+            max(e.se, _sampling(e.value, len(answered[c.recipe_hash])))
+            for e, c in zip(row, pool, strict=True)
+        ]
         for row in estimates
     ]
     # What models share depends on their level: that of the contenders counts.

@@ -214,7 +214,7 @@ def _tells(bank: ItemBank) -> bool:
     return float(np.nanstd(np.nanmean(bank.responses, axis=1))) >= _DIFFERENT
 
 
-_DIFFERENT = 0.01
+_DIFFERENT = 0.02
 """Of the standard deviation of the models' scores; real sets have 0.05 and more."""
 
 
