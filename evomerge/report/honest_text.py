@@ -21,7 +21,7 @@ def gains_table(honesty: Honesty) -> Grid:
     for pair in honesty["comparisons"]:
         interval = f"{_points(pair['gain'])} [{_points(pair['low'])}, {_points(pair['high'])}]"
         cells.setdefault(pair["baseline"], {})[pair["objective"]] = (
-            f"{interval}  p {probability(pair['p_holm'])}"
+            f"{interval}  {probability(pair['p_holm'])}"
         )
     rows = [[label_of(b), *(found[name] for name in names)] for b, found in cells.items()]
     return ["winner over", *names], rows
@@ -77,7 +77,7 @@ def _against(name: str, best: str, pair: Mapping[str, Any], tests: int) -> str:
     return (
         f"{name}: {_points(pair['gain'])} points over the best source ({best}), 95 % interval"
         f" {_points(pair['low'])} to {_points(pair['high'])},"
-        f" p = {probability(pair['p_holm'])}{corrected}"
+        f" {probability(pair['p_holm'])}{corrected}"
         f" ({pair['gained']} of {pair['items']} items gained, {pair['lost']} lost)"
     )
 
@@ -145,8 +145,8 @@ def _points(share: float) -> str:
 
 
 def probability(p: float) -> str:
-    """A p-value with two digits, as small as 0.001."""
-    return "< 0.001" if p < 0.001 else f"{p:.2g}"
+    """`p = 0.012`: two digits, as small as 0.001."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
 def _share(share: float) -> str:
