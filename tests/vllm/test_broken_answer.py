@@ -17,9 +17,11 @@ from fitness.engines.vllm.engine import VllmEngine
 from tests.vllm.prove import _places, recipes, requests, save_models
 
 class Judge:
-    def requests(self, split): return requests()
-    def responses(self, split, replies): return []
-    def measure(self, split, responses): return {}
+    step = None
+    def size(self, split): return 1
+    def requests(self, split, positions): return requests()
+    def responses(self, split, positions, replies): return [None]
+    def measure(self, split, answered, asking, agreement): return {}
 
 if __name__ == "__main__":
     root = Path(sys.argv[1])
