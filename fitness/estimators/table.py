@@ -188,7 +188,7 @@ def choose_estimator(wanted: str, bank: ItemBank, parents: Sequence[str] = ()) -
     """
     if wanted != "auto":
         _spec(wanted)
-        problem = _problem(wanted, bank, parents)
+        problem = _problem(wanted, bank, parents) or _silence(wanted, bank)
         if problem is None:
             return Chosen(wanted, "as asked for")
         best = _best(bank)
@@ -209,6 +209,16 @@ def _best(bank: ItemBank) -> str:
     return next(name for least, name in AUTO if len(bank.models) >= least)
 
 
+def _silence(name: str, bank: ItemBank) -> str | None:
+    """That the bank has nothing to say, where the estimator would listen, as half a sentence."""
+    if name == "mean" or _tells(bank):
+        return None
+    return (
+        f"the scores of the {len(bank.models)} calibration models hardly differ, so they tell "
+        "nothing of one that does"
+    )
+
+
 def _tells(bank: ItemBank) -> bool:
     """Whether the models differ enough for a bank to say what another one is worth."""
     return float(np.nanstd(np.nanmean(bank.responses, axis=1))) >= _DIFFERENT
@@ -221,11 +231,6 @@ _DIFFERENT = 0.02
 def _problem(name: str, bank: ItemBank, parents: Sequence[str]) -> str | None:
     """Why `name` cannot be used, as half a sentence."""
     spec = ESTIMATORS[name]
-    if name != "mean" and not _tells(bank):
-        return (
-            f"the scores of the {len(bank.models)} calibration models hardly differ, so they tell "
-            "nothing of one that does"
-        )
     for parent in parents:
         if parent not in bank.models:
             raise FitnessError(
