@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from fitness.engine import Box
+from fitness.engine import Box, Stack
 from fitness.engines.transformers import TransformersEngine
 from fitness.tasks import TaskSpec, compile_tasks
 
@@ -40,6 +40,10 @@ class Sums:
     def prepare(self, payload: Any) -> None:
         """Take the experts' weights."""
         self._weights = dict(payload)
+
+    def stack(self) -> Stack:
+        """As deep as the base."""
+        return Stack(json.loads((_folder("base") / "config.json").read_text())["num_hidden_layers"])
 
     def tensor(self, name: str, box: Box = ()) -> torch.Tensor:
         """The merged tensor."""

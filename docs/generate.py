@@ -27,12 +27,41 @@ def run_file_page() -> str:
         if name == "frozen":
             continue
         lines += ["", f"## `{name}`", ""]
-        lines += _section(_classes(field.annotation)[0], name)
+        kinds = _classes(field.annotation)
+        lines += _kinds(kinds, name) if len(kinds) > 1 else _section(kinds[0], name)
     lines += ["", "The search algorithms: `docs/algorithms.md`."]
     return "\n".join(lines) + "\n"
 
 
-def _section(section: type[BaseModel], path: str) -> list[str]:
+def _kinds(kinds: list[type[BaseModel]], path: str) -> list[str]:
+    """A section whose key `kind` says which keys it has."""
+    lines = ["What is searched: `kind` says how.", "", "| kind | meaning |", "|---|---|"]
+    for kind in kinds:
+        field = kind.model_fields["kind"]
+        default = " (default)" if kind is kinds[0] else ""
+        lines.append(f"| `{field.default}`{default} | {field.description} |")
+    shown: set[type[BaseModel]] = set()
+    for kind in kinds:
+        name = kind.model_fields["kind"].default
+        lines += ["", f"### `{path}` of kind `{name}`", ""]
+        lines += _section(kind, path, without="kind", shown=shown)
+    return lines
+
+
+def _section(
+    section: type[BaseModel],
+    path: str,
+    without: str = "",
+    shown: set[type[BaseModel]] | None = None,
+) -> list[str]:
+    """A section's table, and those of the sections in it.
+
+    Args:
+        section: its class.
+        path: its key.
+        without: a field that is left out.
+        shown: sections inside that need not be shown again; grows.
+    """
     lines = [
         " ".join((section.__doc__ or "").split()),
         "",
@@ -41,9 +70,16 @@ def _section(section: type[BaseModel], path: str) -> list[str]:
     ]
     nested: list[str] = []
     for name, field in section.model_fields.items():
+        if name == without:
+            continue
         lines.append(f"| `{name}` | {_default(field)} | {field.description or ''} |")
         for inner in _classes(field.annotation):
-            nested += ["", f"### `{path}.{name}`", "", *_section(inner, f"{path}.{name}")]
+            if shown is not None and inner in shown:
+                continue
+            if shown is not None:
+                shown.add(inner)
+            below = _section(inner, f"{path}.{name}", shown=shown)
+            nested += ["", f"### `{path}.{name}`", "", *below]
     return lines + nested
 
 
@@ -126,12 +162,13 @@ Those named like stages, and `method`, are described above.
 def algorithms_page() -> str:
     """`algorithms.md`: the search algorithms."""
     header = (
-        "| name | what it does | objectives | constraints | choices | population (2, 50 variables) "
-        "| library | paper |"
+        "| name | what it does | objectives | constraints | choices | lists "
+        "| population (2, 50 variables) | library | paper |"
     )
     rows = [
         f"| `{a.name}` | {a.doc} | {a.objectives} | {'yes' if a.constraints else 'no'} | {a.choices} "
-        f"| {a.default_population(2)}, {a.default_population(50)} | {a.library} | {a.paper} |"
+        f"| {'yes' if a.lists else 'no'} | {a.default_population(2)}, {a.default_population(50)} "
+        f"| {a.library} | {a.paper} |"
         for a in ALGORITHMS.values()
     ]
     table = "\n".join(rows)
@@ -147,12 +184,19 @@ are in, so that a run can be repeated to the letter. Either way the same asks an
 points: a run that died is continued by replaying it.
 
 {header}
-|---|---|---|---|---|---|---|---|
+|---|---|---|---|---|---|---|---|---|
 {table}
 
 * Objectives: algorithms for `one` see the weighted mean of several.
 * Choices: `unordered` algorithms know options for what they are; `rounded` ones search an interval that
   is cut into cells. Where rules or stages are searched, prefer the former.
+* Lists: where layers are stacked, `yes` algorithms vary the stack as a list: they insert, delete, swap,
+  move, repeat, copy and change items, singly or by segments, and exchange segments between parents. To
+  the others a stack is a row of numbers, in which an insertion changes every place above it.
+* Where almost all random candidates are worthless (stacks), the first generation is the space's
+  starting points, filled up with edits of them of one to three mutations each; whatever an algorithm
+  would draw at random later is such an edit too (of `qmc` and Optuna's it is not). `random` draws edits
+  of one to eight mutations there: a uniform stack would be a baseline of straw.
 * Population: of `tpe` and `gp`, how many random points come first.
 * Failed candidates are never parents and never best. `tpe` and `gp`, which model the losses, are told
   the worst that has been seen, so as not to fail in the same place for ever.

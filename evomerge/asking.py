@@ -99,12 +99,15 @@ class Asking:
         known: answers that exist, by position: they count and cost nothing.
         incumbent: the scores that flips are counted against, by task and index; None: the
             candidate's own.
+        before: the candidate's objectives when it gave answers that are known, for what was
+            measured then and cannot be told from them.
     """
 
     rungs: Rungs = ()
     bar: Bar | None = field(default=None, hash=False)
     known: Mapping[int, Response] = field(default_factory=dict, hash=False)
     incumbent: Mapping[tuple[str, int], float] | None = field(default=None, hash=False)
+    before: Mapping[str, Estimate] = field(default_factory=dict, hash=False)
 
     @property
     def most(self) -> int:

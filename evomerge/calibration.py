@@ -18,6 +18,9 @@ from evomerge.preflight import Prepared, prepare
 from evomerge.run_file import folder_of, load_run_file
 from evomerge.runs.folder import file_hashes
 from evomerge.search.baselines import reference_recipes
+from evomerge.search.driver import problem_of
+from evomerge.search.edits import random_points
+from evomerge.search.plan import Plan
 from evomerge.search.view import View
 from evomerge.session import executor_for
 from fitness.bank_diagnostics import BankDiagnosis, diagnose
@@ -100,7 +103,9 @@ def calibrate(run_file: Path, models: int, responses: Sequence[str], view: View)
     work.open()
     missing = work.missing()
     if missing:
-        factory = EvaluatorFactory(prepared.config, prepared.folder, prepared.folders)
+        factory = EvaluatorFactory(
+            prepared.config, prepared.folder, prepared.folders, layers=prepared.layers
+        )
         view.say(f"{len(missing)} of {len(planned)} models are to be evaluated")
         executor = executor_for(prepared.config, factory)
         try:
@@ -125,7 +130,8 @@ def calibration_models(prepared: Prepared, count: int) -> dict[str, Recipe]:
     Plain random points of a space are mostly broken models, which tell nothing of the items that
     good ones differ on. A merge is drawn between a random point and a random mixture of the space's
     known good points (sources and uniform), at a random place between the two: some of each merge's
-    numbers are wild, few models are. More models are the same ones and further ones.
+    numbers are wild, few models are. Of stacks of layers it is a small edit of a known good point,
+    since between those there is next to nothing. More models are the same ones and further ones.
 
     Args:
         prepared: the run file.
@@ -137,11 +143,18 @@ def calibration_models(prepared: Prepared, count: int) -> dict[str, Recipe]:
     config = prepared.config
     found = _references(config, count)
     generator = np.random.default_rng(config.search.seed)
+    space = prepared.space
+    chance = Plan("calibration", "random", None, config.search.seed, count, seeded=False)
+    problem = problem_of(chance, space, prepared.goals) if space.fragile else None
     hashes = {recipe.hash for recipe in found.values()}
     for _ in range(DRAWS * count):
         if len(found) == count:
             break
-        recipe = prepared.space.decode(_draw(prepared.space, generator))
+        if problem is None:
+            genome = _draw(space, generator)
+        else:
+            genome = from_unit(space, random_points(problem, generator, 1)[0])
+        recipe = space.decode(genome)
         if recipe.hash not in hashes:
             hashes.add(recipe.hash)
             found[f"merge {recipe.hash[:12]}"] = recipe

@@ -29,13 +29,15 @@ class Opened:
         config: the run file.
         folders: source name -> where it lies, the base (or first source) first.
         sources: they, opened.
-        model: folder with the candidates' config and tokenizer.
+        model: folder with the candidates' config and tokenizer; of stacks, with the deepest's.
+        stacks: whether candidates are stacks of any depth up to that.
     """
 
     config: RunFile
     folders: Mapping[str, Location]
     sources: Sources
     model: Path
+    stacks: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class EngineKind:
         check: everything that can be known of the run file and a model's folder without weights;
             gives what holds prompts against the engine's room. Raises `FitnessError`.
         build: starts it. Raises `FitnessError`, `InputError`.
+        keeps_kinds: where an architecture has layers of several kinds (sliding and full attention,
+            say), each of its places runs one kind only.
         beside: bytes of host memory that a process of it takes beside the model on a CPU: libraries,
             vLLM's cache of keys and values.
     """
@@ -69,6 +73,7 @@ class EngineKind:
     doc: str
     check: Callable[[RunFile, Path], PromptLengths]
     build: Callable[[Opened], Running]
+    keeps_kinds: bool
     beside: int
 
 
@@ -153,6 +158,7 @@ def _build_vllm(opened: Opened) -> Running:
         device=section.device,
         max_model_len=section.max_model_len,
         tensor_parallel=section.tensor_parallel,
+        several_depths=opened.stacks,
         arguments=section.arguments,
         sampling=section.sampling,
         trust_remote_code=section.trust_remote_code,
@@ -168,6 +174,7 @@ ENGINES: Mapping[str, EngineKind] = {
             "embedded: a transformers model in the evaluator's process; runs anywhere",
             _check_transformers,
             _build_transformers,
+            keeps_kinds=False,
             beside=600 * 10**6,
         ),
         EngineKind(
@@ -175,11 +182,29 @@ ENGINES: Mapping[str, EngineKind] = {
             "vLLM: prefix cache, paged attention, tensor parallelism; `pip install 'evomerge[vllm]'`",
             _check_vllm,
             _build_vllm,
+            keeps_kinds=True,
             beside=2100 * 10**6,
         ),
     )
 }
 """Every engine by name."""
+
+
+def engine_folder(config: RunFile, sources: Sources, layers: int | None) -> Path:
+    """A folder with the configuration and the tokenizer of the engine's resident model.
+
+    Args:
+        config: the run file.
+        sources: opened and compatible.
+        layers: of the deepest candidate, where candidates are stacks; None: as deep as the sources.
+
+    Raises:
+        InputError: layers that cannot stand elsewhere than they do.
+    """
+    from evomerge.merge.skeleton import model_folder
+
+    kind = ENGINES[config.engine.kind]
+    return model_folder(sources, layers, of_each_kind=kind.keeps_kinds)
 
 
 def source_limit(section: Engine) -> int | None:

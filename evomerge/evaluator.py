@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 from evomerge.asking import EVERYTHING, Asking
 from evomerge.cluster.failures import is_broken, is_out_of_memory
 from evomerge.config import RunFile
-from evomerge.engines import ENGINES, Opened
+from evomerge.engines import ENGINES, Opened, engine_folder
 from evomerge.evaluation import Evaluation, Outcome
 from evomerge.item_banks import Banks
 from evomerge.judging import Judge, build_judge
+from evomerge.objectives import recipe_costs
 from evomerge.run_sources import open_run_sources
 from evomerge.search.baselines import average
-from evomerge.trial import Trial
+from evomerge.trial import Costs, Trial, no_costs
 from fitness.engine import Engine as ResidentModel
 from fitness.errors import FitnessError
 from search_spaces.errors import InputError
@@ -40,6 +41,8 @@ class EvaluatorFactory:
         folders: source name -> where it lies, the base (or first source) first.
         banks: item banks of the search items, by task.
         full: judge on every item of the tasks, as split `test`.
+        layers: of the deepest candidate, where candidates are stacks of any depth; None: all are as
+            deep as the sources.
         shipment: what a node needs that is not the driver's; None on the driver's machine.
         fetch: brings it from the driver's node; None where that cannot be reached.
     """
@@ -49,6 +52,7 @@ class EvaluatorFactory:
     folders: Mapping[str, "Location"]
     banks: Banks = field(default_factory=dict)
     full: bool = False
+    layers: int | None = None
     shipment: "Shipment | None" = None
     fetch: "Fetch | None" = None
 
@@ -68,19 +72,18 @@ class EvaluatorFactory:
             return here()
         import torch
 
-        from evomerge.merge.skeleton import model_folder
-
         threads = os.environ.get("OMP_NUM_THREADS")
         if threads and threads.isdigit():
             torch.set_num_threads(int(threads))
         sources = open_run_sources(self.config, self.folders)
-        model = model_folder(sources)
+        model = engine_folder(self.config, sources, self.layers)
         judge = build_judge(self.config, self.folder, model, full=self.full, banks=self.banks)
-        opened = Opened(self.config, self.folders, sources, model)
+        opened = Opened(self.config, self.folders, sources, model, self.layers is not None)
         running = ENGINES[self.config.engine.kind].build(opened)
         check_lengths(running.engine, judge)
         try_out(running.engine, judge, sources.names[0])
-        return CandidateEvaluator(running.engine, judge, running.keep)
+        costs = recipe_costs(self.config, sources).of
+        return CandidateEvaluator(running.engine, judge, running.keep, costs)
 
 
 def check_lengths(engine: ResidentModel, judge: Judge) -> None:
@@ -113,18 +116,24 @@ class CandidateEvaluator:
         engine: holds the model.
         judge: compiled tasks.
         keep: writes what was learnt of the sources to disk, for the next start.
+        costs: knows what a recipe's model costs.
     """
 
     def __init__(
-        self, engine: ResidentModel, judge: Judge, keep: Callable[[], None] = lambda: None
+        self,
+        engine: ResidentModel,
+        judge: Judge,
+        keep: Callable[[], None] = lambda: None,
+        costs: Costs = no_costs,
     ) -> None:
         self._engine = engine
         self._judge = judge
         self._keep = keep
+        self._costs = costs
 
     def evaluate(self, recipe: Recipe, split: str, asking: Asking = EVERYTHING) -> Evaluation:
         """Merge `recipe` into the resident model, answer items of the split, estimate objectives."""
-        trial = Trial(self._engine, self._judge, recipe, split, asking)
+        trial = Trial(self._engine, self._judge, recipe, split, asking, self._costs)
         try:
             evaluation = trial.run()
         except Exception as error:  # the boundary: every failure becomes an outcome

@@ -5,10 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evomerge.config import RunFile
 from evomerge.report.card import model_card
 from evomerge.report.summary import summarise
 from evomerge.run_sources import frozen_locations, open_run_sources, references
 from evomerge.runs.folder import RunFolder, check_sources_unchanged
+from evomerge.two_stages import FIRST_PHASE
 from search_spaces.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ def export_candidate(
     try:
         summary = summarise(run)
         candidate = picked(run, summary, pick)
+        first = first_winner(run)
         run.find_files(moved, tasks=False)
         config = run.config
         check_sources_unchanged(config)
@@ -49,7 +52,7 @@ def export_candidate(
         run.close()
     places = frozen_locations(config)
     sources = open_run_sources(config, places)
-    recipe = recipe_of(candidate, config, sources)
+    recipe = recipe_of(candidate, config, sources, first)
     called = references(config)
     names = {name: lasting_name(called[name], place) for name, place in places.items()}
     alone = replace(recipe, tokenizer=sources.tokenizer).renamed(names)
@@ -71,19 +74,50 @@ def export_candidate(
     return candidate
 
 
-def recipe_of(candidate: dict[str, Any], config: Any, sources: "Sources") -> "Recipe":
-    """A candidate's recipe, decoded from its genome and checked against its recorded hash."""
-    from evomerge.preflight import build_space
+def first_winner(run: RunFolder) -> dict[str, Any] | None:
+    """Genome and recipe hash of what the first of two stages chose; None: there was one stage."""
+    choice = run.database.meta(f"{FIRST_PHASE}_choice")
+    if choice is None:
+        return None
+    row = run.database.candidates(FIRST_PHASE)[choice["id"]]
+    return {"id": row.id, "genome": row.genome, "recipe_hash": row.recipe_hash}
 
-    recipe = build_space(config, sources).decode(tuple(candidate["genome"].values()))
-    if recipe.hash != candidate["recipe_hash"]:
+
+def recipe_of(
+    candidate: dict[str, Any],
+    config: RunFile,
+    sources: "Sources",
+    first: dict[str, Any] | None = None,
+) -> "Recipe":
+    """A candidate's recipe, decoded from its genome and checked against its recorded hash.
+
+    Args:
+        candidate: its entry in the summary.
+        config: the run file.
+        sources: opened.
+        first: of a search in two stages, what the first chose (`first_winner`).
+    """
+    from evomerge.spaces import build_space, first_stage
+
+    merged = None
+    before = first_stage(config, sources)
+    if before is not None and first is not None:
+        merged = before.decode(first["genome"])
+        _check_recorded(merged, f"first stage's candidate {first['id']}", first["recipe_hash"])
+    genome = tuple(candidate["genome"].values())
+    recipe = build_space(config, sources, merged).decode(genome)
+    _check_recorded(recipe, f"candidate {candidate['id']}", candidate["recipe_hash"])
+    return recipe
+
+
+def _check_recorded(recipe: "Recipe", what: str, recorded: str) -> None:
+    if recipe.hash != recorded:
         raise InputError(
-            f"candidate {candidate['id']}",
+            what,
             "its genome no longer decodes to the recorded recipe",
             "run.db",
             "use the evomerge that wrote it (see run.yaml, frozen.packages)",
         )
-    return recipe
 
 
 def picked(run: RunFolder, summary: dict[str, Any], pick: str | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from evomerge.runs.database import ItemRow
 from fitness.consistency import agreement
 from fitness.estimate import Estimate
 from fitness.items import Item, Reply, Request, Response
-from fitness.objectives import Objectives, ObjectiveSpec
+from fitness.objectives import MODEL_COSTS, ByCost, Objectives, ObjectiveSpec
 from fitness.splits import SplitSizes, deal
 from fitness.tasks import TaskSet, TaskSpec, compile_tasks
 
@@ -91,6 +91,7 @@ class Judge:
         answered: Mapping[int, Response],
         asking: Asking = EVERYTHING,
         agreement: Mapping[tuple[str, int], float] | None = None,
+        model: ByCost | None = None,
     ) -> dict[str, Estimate]:
         """The objectives' estimates from the answers to some of a split's items.
 
@@ -102,6 +103,8 @@ class Judge:
             split: `search`, `selection` or `test`.
             answered: response by position; at least one of every task.
             asking: tells what the incumbent scored.
+            agreement: of the candidate's neighbours; None: all agree.
+            model: costs of the model itself; None: nobody runs, and they are 0.
         """
         objectives = self.searched if split == "search" else self.objectives
         responses = [answered[position] for position in sorted(answered)]
@@ -111,8 +114,10 @@ class Judge:
             incumbent = {(r.task, r.index): r.score for r in responses}
         if agreement is None:
             agreement = {(r.task, r.index): 1.0 for r in responses}
+        if model is None:
+            model = dict.fromkeys(MODEL_COSTS, Estimate(0.0, 0.0))
         return objectives.measure(
-            responses, finite=finite, incumbent=incumbent, agreement=agreement
+            responses, finite=finite, incumbent=incumbent, agreement=agreement, model=model
         )
 
     def _of(self, split: str) -> tuple[Item, ...]:

@@ -1,16 +1,26 @@
 """From the run file's objectives to those that are measured."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
 
-from evomerge.config import Objective, RunFile
+from evomerge.config import Engine, Objective, RunFile
 from fitness.errors import FitnessError
-from fitness.objectives import ObjectiveSpec, direction_of
+from fitness.objectives import MODEL_COSTS, ObjectiveSpec, direction_of
 from fitness.tasks import TaskSet
+from search_spaces.errors import InputError
+from search_spaces.recipe import Recipe
+
+if TYPE_CHECKING:
+    from evomerge.merge.model_costs import RecipeCosts
+    from evomerge.merge.sources import Sources
 
 _KINDS = {"tasks": "weighted"}
 """What the run file calls otherwise than `ObjectiveSpec`."""
 
 _MINIMISED = ("cost", "loss", "flips", "spread")
+
+SPEED = "tokens_per_second"
+"""The one cost of which more is better, and the one that is measured."""
 
 
 def spec_of(objective: Objective, tasks: TaskSet) -> ObjectiveSpec:
@@ -53,7 +63,7 @@ def _direction(objective: Objective, tasks: TaskSet) -> Literal["maximize", "min
             where,
             "choose another metric of the task, or write a `function`",
         )
-    if objective.kind in _MINIMISED:
+    if objective.kind in _MINIMISED and objective.cost != SPEED:
         natural = "minimize"
     return objective.direction or natural
 
@@ -75,3 +85,79 @@ def neighbour_step(config: RunFile) -> float | None:
 def losses(config: RunFile) -> frozenset[str]:
     """The tasks whose losses are wanted: `TaskSpec.loss` of these is to be set."""
     return frozenset(task for o in config.fitness.objectives for task in o.loss or [])
+
+
+def model_costs(config: RunFile) -> frozenset[str]:
+    """The costs of the model itself that objectives ask for."""
+    return frozenset(o.cost for o in config.fitness.objectives if o.cost in MODEL_COSTS)
+
+
+def is_timed(config: RunFile) -> bool:
+    """Whether the speed of answering is measured: answers from elsewhere tell nothing of it."""
+    return SPEED in model_costs(config)
+
+
+_ITEMSIZE = {"float32": 4, "float16": 2, "bfloat16": 2, "half": 2, "float": 4, "fp8": 1}
+
+
+def cache_itemsize(engine: Engine) -> int:
+    """Bytes of a number in the engine's cache of keys and values.
+
+    Raises:
+        InputError: vLLM's `kv_cache_dtype` is none whose size is known here.
+    """
+    chosen = str(engine.arguments.get("kv_cache_dtype", "auto"))
+    name = engine.dtype if chosen == "auto" else chosen.split("_", maxsplit=1)[0]
+    if name not in _ITEMSIZE:
+        raise InputError(
+            f"kv_cache_dtype '{chosen}'",
+            "the size of its numbers is not known, and `kv_bytes` counts them",
+            "engine.arguments",
+            f"use auto or one of: {', '.join(_ITEMSIZE)}",
+        )
+    return _ITEMSIZE[name]
+
+
+def recipe_costs(config: RunFile, sources: "Sources") -> "RecipeCosts":
+    """Tells the costs that objectives ask for of recipes over `sources`.
+
+    Raises:
+        InputError: see `cache_itemsize`.
+    """
+    from evomerge.merge.model_costs import RecipeCosts
+
+    cached = "kv_bytes" in model_costs(config)
+    return RecipeCosts(sources, cache_itemsize(config.engine) if cached else 0)
+
+
+def cost_facts(
+    config: RunFile, sources: "Sources", recipes: Mapping[str, Recipe]
+) -> list[tuple[str, str]]:
+    """What `check` says of costs of the model, if objectives ask for them.
+
+    Args:
+        config: the run file.
+        sources: opened.
+        recipes: models to show the costs of, by name.
+
+    Raises:
+        InputError: a cost that cannot be told of this architecture or engine.
+    """
+    from evomerge.merge.model_costs import EXACT
+
+    asked = model_costs(config)
+    exact = [name for name in EXACT if name in asked]
+    facts: list[tuple[str, str]] = []
+    if exact:
+        costs = recipe_costs(config, sources)
+        for name, recipe in recipes.items():
+            found = costs.of(recipe, exact)
+            told = ", ".join(f"{cost} {value:,.0f}" for cost, value in found.items())
+            facts.append((f"costs of {name}", told))
+    if len(asked) > 1 and config.export.pick == "knee":
+        several = ", ".join(name for name in (*EXACT, SPEED) if name in asked)
+        together = f"{several} go together: several of them outweigh a score in `export.pick: knee`"
+        facts.append(("note", f"{together}; keep one, or pick best:OBJECTIVE"))
+    if is_timed(config):
+        facts.append(("note", f"`{SPEED}` is measured: answers are not shared with other runs"))
+    return facts

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evomerge.config import RunFile
-from evomerge.engines import ENGINES
-from evomerge.item_banks import Banks, chosen_estimators, load_banks
+from evomerge.config import STACKS, RunFile
+from evomerge.engines import ENGINES, engine_folder
+from evomerge.facts import facts_of, facts_of_asking
+from evomerge.item_banks import Banks, load_banks
 from evomerge.judging import Judge, build_judge
 from evomerge.objectives import neighbour_step
-from evomerge.race_rules import selection_of
 from evomerge.resources import check_resources, check_room
 from evomerge.run_sources import locate_sources, open_run_sources
 from evomerge.search.algorithms import ALGORITHMS, build_searcher, default_algorithm
@@ -18,15 +18,16 @@ from evomerge.search.choice import check_pick
 from evomerge.search.driver import problem_of
 from evomerge.search.goals import Goals
 from evomerge.search.plan import Plan
+from evomerge.spaces import build_space, first_stage
+from evomerge.stack_checks import check_scales_fold, check_stackable
+from evomerge.two_stages import FirstStage, first_stage_of, plan_of_first, plan_of_second
 from search_spaces.errors import InputError, nearest
-from search_spaces.granularity import Granularity
 from search_spaces.neighbours import neighbours
 from search_spaces.parameter import ParameterSpace
-from search_spaces.roles import COMPONENTS, role
+from search_spaces.space import SearchSpace
 
 if TYPE_CHECKING:
     from evomerge.merge.locations import Location
-    from evomerge.merge.sources import Sources
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,10 @@ class Prepared:
         config: the run file.
         folder: what its relative paths are relative to.
         folders: source name -> where it lies, the base first.
-        space: what is searched.
+        space: what is searched; of two stages the second's, in which a plain merge stands for what
+            the first is going to find.
+        first: what is searched before that, if anything.
+        layers: those of the deepest candidate, for which engines are built; None: as the sources.
         judge: tasks, splits, objectives.
         goals: what is optimised.
         banks: item banks by task.
@@ -48,7 +52,9 @@ class Prepared:
     config: RunFile
     folder: Path
     folders: Mapping[str, "Location"]
-    space: ParameterSpace
+    space: SearchSpace
+    first: FirstStage | None
+    layers: int | None
     judge: Judge
     goals: Goals
     banks: Banks
@@ -77,61 +83,66 @@ def prepare(
         InputError: sources, space, search or export are wrong.
         FitnessError: tasks or objectives are wrong.
     """
-    from evomerge.merge.skeleton import model_folder
-
     algorithm = check_search(config)
     folders = folders or locate_sources(config, folder)
     sources = open_run_sources(config, folders)
     sources.check_compatible()
     space = build_space(config, sources)
-    if not space.variables:
-        raise InputError(
-            "space",
-            f"nothing is searched: {' and '.join(config.space.rules)} has no numbers, or all are fixed",
-            "space",
-            "give a range (weight: [0, 1]), several rules (rule: [ties, karcher]) or a stage's "
-            "options (consensus: [none, sum])",
-        )
-    model = model_folder(sources)
+    parameters = first_stage(config, sources)
+    check_searchable(config, space, parameters)
+    stacked = config.space.kind in STACKS
+    layers = max(space.most_layers, sources.layers) if stacked else None
+    if layers is not None and thorough:
+        check_stackable(sources, space)
+        if getattr(config.space, "input_scale", None) is not None:
+            check_scales_fold(sources)
+    model = engine_folder(config, sources, layers)
     judge = build_judge(config, folder, model)
     goals = build_goals(config, judge)
+    first = None if parameters is None else first_stage_of(config, parameters, goals)
     check_constraints(goals, judge)
     check_neighbours(config, space)
     if banks is None:
         banks = load_banks(config, folder, judge.tasks, judge.items["search"])
-    facts = _facts(config, sources, space, judge, algorithm) + _asked(config, banks)
-    budget, population = config.search.budget.evaluations, config.search.population
-    if population and population > budget:
-        note = (
-            f"the population ({population}) is larger than the budget ({budget}): nothing evolves"
-        )
-        facts.append(("note", note))
+    facts = facts_of(config, sources, space, first, judge, algorithm)
+    facts += facts_of_asking(config, banks)
     if thorough:
         check_room(config)
         check_prompts(config, model, judge)
         check_objectives(judge)
         facts += [("note", warning) for warning in sources.warnings()]
         sources.check_finite()
-        facts += check_resources(config, sources)
-    return Prepared(config, folder, folders, space, judge, goals, banks, algorithm, tuple(facts))
-
-
-def build_space(config: RunFile, sources: "Sources") -> ParameterSpace:
-    """The run file's search space over these sources."""
-    names = list(config.models.sources)
-    present = {role(tensor).component for tensor in sources.names_of(names[0])}
-    granularity = config.space.granularity
-    return ParameterSpace(
-        rule=config.space.rule,
-        base="base" if config.models.base else None,
-        experts=list(config.models.experts),
-        layers=sources.layers,
-        components=[c for c in COMPONENTS if c in present],
-        granularity=Granularity(granularity.layers, granularity.components, granularity.rules),
-        ranges=config.space.parameters,
-        seed=config.search.seed,
-        dtype=config.export.dtype,
+        facts += check_resources(config, sources, model, layers or sources.layers)
+    return Prepared(
+        config, folder, folders, space, first, layers, judge, goals, banks, algorithm, tuple(facts)
     )
+
+
+def check_searchable(config: RunFile, space: SearchSpace, first: SearchSpace | None) -> None:
+    """Refuse a stage with nothing to search.
+
+    Raises:
+        InputError: every number is fixed.
+    """
+    merging = config.space.merging
+    stages = [space] if first is None else [space, first]
+    for stage in stages:
+        if stage.variables:
+            continue
+        if isinstance(stage, ParameterSpace) and merging is not None:
+            raise InputError(
+                "space" if first is None else "space.merged",
+                f"nothing is searched: {' and '.join(merging.rules)} has no numbers, or all are fixed",
+                "space",
+                "give a range (weight: [0, 1]), several rules (rule: [ties, karcher]) or a stage's "
+                "options (consensus: [none, sum])",
+            )
+        raise InputError(
+            f"kind {config.space.kind}",
+            "nothing is searched: there is only one stack",
+            "space",
+            "keep fewer layers (first, last), or allow other depths",
+        )
 
 
 def build_goals(config: RunFile, judge: Judge) -> Goals:
@@ -153,7 +164,11 @@ def check_search(config: RunFile) -> str:
         InputError: unknown algorithm, or `export.pick` of an unknown objective.
     """
     objectives = config.fitness.all_objectives
-    algorithm = config.search.algorithm or default_algorithm(len(objectives), config.space.chooses)
+    # CMA-ES has no way with lists of layers, nor with choices
+    rough = config.space.kind in STACKS or bool(
+        config.space.merging and config.space.merging.chooses
+    )
+    algorithm = config.search.algorithm or default_algorithm(len(objectives), rough)
     if algorithm not in ALGORITHMS:
         raise InputError(
             f"'{algorithm}'",
@@ -166,9 +181,9 @@ def check_search(config: RunFile) -> str:
 
 
 def plan_of(prepared: Prepared, budget: int) -> Plan:
-    """How the run file wants to search, over `budget` evaluations."""
+    """How the run file wants to search, over `budget` evaluations in all; of two stages the second."""
     search = prepared.config.search
-    return Plan(
+    plan = Plan(
         "search",
         prepared.algorithm,
         search.population,
@@ -179,16 +194,20 @@ def plan_of(prepared: Prepared, budget: int) -> Plan:
         search.budget.patience,
         schedule=search.schedule,
     )
+    return plan_of_second(plan, prepared.first) if prepared.first else plan
 
 
 def check_searcher(prepared: Prepared) -> None:
-    """Build the searcher once, so that what it refuses is refused now.
+    """Build the searchers once, so that what they refuse is refused now.
 
     Raises:
         InputError: a population that is too small, objectives or constraints it does not take.
     """
     plan = plan_of(prepared, prepared.config.search.budget.evaluations)
     build_searcher(plan.algorithm, problem_of(plan, prepared.space, prepared.goals))
+    if first := prepared.first:
+        plan = plan_of_first(prepared.config, first)
+        build_searcher(plan.algorithm, problem_of(plan, first.space, first.goals))
 
 
 def check_prompts(config: RunFile, model: Path, judge: Judge) -> None:
@@ -222,7 +241,7 @@ def check_constraints(goals: Goals, judge: Judge) -> None:
             )
 
 
-def check_neighbours(config: RunFile, space: ParameterSpace) -> None:
+def check_neighbours(config: RunFile, space: SearchSpace) -> None:
     """Refuse objectives on consistency where candidates have no neighbours, or race.
 
     Raises:
@@ -251,52 +270,3 @@ def check_objectives(judge: Judge) -> None:
     items = judge.items["search"]
     responses = judge.tasks.score(items, judge.tasks.blank_replies(items))
     judge.measure("search", dict(enumerate(responses)))
-
-
-def _asked(config: RunFile, banks: Banks) -> list[tuple[str, str]]:
-    """How many items candidates answer, and how a score is read off them."""
-    facts: list[tuple[str, str]] = []
-    if config.fitness.racing.rungs:
-        rungs = ", ".join(map(str, config.fitness.racing.rungs))
-        facts.append(("rungs", f"{rungs} items per task, each for those that may enter the front"))
-        sizes = {name: task.items for name, task in config.fitness.tasks.items()}
-        small = [name for name, size in sizes.items() if size <= config.fitness.racing.rungs[-1]]
-        if small:
-            told = f"the last rung is all search items of {', '.join(small)}"
-            facts.append(("note", told))
-        facts.append(("items", f"chosen by `{selection_of(config, banks)}`"))
-    for task, chosen in chosen_estimators(config, banks).items():
-        facts.append((f"estimator of {task}", f"{chosen.name}: {chosen.reason}"))
-    return facts
-
-
-def _facts(
-    config: RunFile, sources: "Sources", space: ParameterSpace, judge: Judge, algorithm: str
-) -> list[tuple[str, str]]:
-    names = ", ".join(sources.names)
-    facts = [
-        (
-            "sources",
-            f"{names}: {sources.parameters() / 1e6:.2f}M parameters, {sources.layers} layers",
-        ),
-        ("space", f"{', '.join(config.space.rules)}, {len(space.variables)} variables"),
-        ("search", f"{algorithm}, {config.search.budget.evaluations} evaluations"),
-    ]
-    for name in judge.tasks.names:
-        counts = {
-            split: sum(item.task == name for item in items) for split, items in judge.items.items()
-        }
-        facts.append(
-            (
-                f"task {name}",
-                f"{judge.tasks.metric(name)}, "
-                + ("higher" if judge.tasks.higher_is_better(name) else "lower")
-                + f" is better; {counts['search']} search, {counts['selection']} selection, "
-                f"{counts['test']} test items",
-            )
-        )
-        prompt = next(i.requests[0] for i in judge.items["search"] if i.task == name)
-        facts.append((f"prompt of {name}", repr(prompt.context[-200:])))
-    for spec, objective in zip(judge.specs, config.fitness.all_objectives, strict=True):
-        facts.append((f"objective {spec.name}", f"{spec.direction}, weight {objective.weight:g}"))
-    return facts

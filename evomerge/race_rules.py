@@ -14,6 +14,7 @@ from fitness.banks import ItemBank
 from fitness.errors import FitnessError, nearest
 from fitness.item_selection import SELECTIONS, select_items
 from fitness.items import Item
+from fitness.objectives import MODEL_COSTS
 from search_spaces.errors import InputError
 
 
@@ -78,7 +79,11 @@ def selection_of(config: RunFile, banks: Banks) -> str:
     if not banks:
         return "random"
     estimators = {chosen.name for chosen in chosen_estimators(config, banks).values()}
-    plain = [o.label for o in config.fitness.all_objectives if o.kind not in _BY_BANK]
+    plain = [
+        o.label
+        for o in config.fitness.all_objectives
+        if o.kind not in _BY_BANK and o.cost not in MODEL_COSTS
+    ]
     misled = [*(name for name in sorted(estimators) if name in _FAIR_ONLY), *plain]
     if wanted not in ("auto", *SELECTIONS):
         raise FitnessError(
@@ -104,7 +109,8 @@ _FAIR_ONLY = ("mean", "stratified", "weighted")
 """Estimators that need such items."""
 
 _BY_BANK = ("task", "tasks", "worst", "spread")
-"""Kinds of objectives that are read by a bank; the others are means over what was answered."""
+"""Kinds of objectives that are read by a bank; the others, but for costs of the model itself, are means
+over what was answered."""
 
 
 def _chosen(

@@ -1,5 +1,7 @@
 """Does a run fit this machine? Evaluators, memory and disk, before the night."""
 
+import json
+import math
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,6 +9,7 @@ from typing import TYPE_CHECKING
 from evomerge.config import RunFile
 from evomerge.engines import ENGINES, source_limit
 from search_spaces.errors import InputError
+from search_spaces.roles import role
 
 if TYPE_CHECKING:
     from evomerge.merge.placement import Placement
@@ -51,15 +54,23 @@ def _placement(config: RunFile, sources: "Sources", model: int) -> "Placement":
     return place_here(sources.held_bytes(), device, source_limit(config.engine), reserved=model)
 
 
-def check_resources(config: RunFile, sources: "Sources") -> list[tuple[str, str]]:
+def check_resources(
+    config: RunFile, sources: "Sources", model_folder: Path, layers: int
+) -> list[tuple[str, str]]:
     """Memory for the resident models, disk for the export.
+
+    Args:
+        config: the run file.
+        sources: opened.
+        model_folder: configuration of the resident model, which may have more layers than any
+            candidate.
+        layers: of the deepest candidate.
 
     Raises:
         InputError: more is needed than the machine has.
     """
-    parameters = sources.parameters()
     workers = _evaluators_in_ram(config)
-    model = parameters * BYTES[config.engine.dtype]
+    model = _parameters(sources, _slots(model_folder, layers)) * BYTES[config.engine.dtype]
     each = model + ENGINES[config.engine.kind].beside
     needed = workers * each + sources.bytes()
     total, available = _memory()
@@ -80,7 +91,7 @@ def check_resources(config: RunFile, sources: "Sources") -> list[tuple[str, str]
             "cluster.evaluators",
             f"{remedy}, or engine.dtype: bfloat16",
         )
-    export = parameters * BYTES[config.export.dtype or "float32"]
+    export = _parameters(sources, layers) * BYTES[config.export.dtype or "float32"]
     free = shutil.disk_usage(Path.cwd()).free
     facts.append(("disk", f"{_gb(export)} at most for the export; {_gb(free)} free"))
     if free < export:
@@ -91,6 +102,27 @@ def check_resources(config: RunFile, sources: "Sources") -> list[tuple[str, str]
             "free some space first",
         )
     return facts
+
+
+def _slots(model_folder: Path, layers: int) -> int:
+    """Layers that the resident model has."""
+    from evomerge.merge.checkpoint import layer_key, text_config
+
+    config = json.loads((model_folder / "config.json").read_text(encoding="utf-8"))
+    key = layer_key(config)
+    return layers if key is None else int(text_config(config)[key])
+
+
+def _parameters(sources: "Sources", layers: int) -> int:
+    """Parameters of a model of so many layers, each as large as the sources' largest."""
+    if layers == sources.layers:
+        return sources.parameters()
+    inside = [0] * sources.layers
+    for name, shape in sources.shapes.items():
+        layer = role(name).layer
+        if layer is not None:
+            inside[layer] += math.prod(shape)
+    return sources.parameters() - sum(inside) + layers * max(inside)
 
 
 def _evaluators_in_ram(config: RunFile) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from evomerge.config import RunFile
+from evomerge.config.space import KINDS
 from search_spaces.errors import InputError, nearest
 from search_spaces.yaml_text import read_mapping
 
@@ -44,7 +45,7 @@ def parse_run_file(content: dict[str, Any], where: str) -> RunFile:
 def _first_error(error: ValidationError, where: str) -> InputError:
     details = error.errors()
     first = next((d for d in details if d["type"] == "extra_forbidden"), details[0])
-    key = ".".join(str(part) for part in first["loc"]) or "run file"
+    key = ".".join(str(part) for part in _as_written(first["loc"])) or "run file"
     if first["type"] == "extra_forbidden":
         remedy = nearest(str(first["loc"][-1]), _keys_beside(first["loc"]))
         return InputError(f"key '{key}'", "it is unknown", where, remedy)
@@ -58,12 +59,21 @@ def _first_error(error: ValidationError, where: str) -> InputError:
     )
 
 
+def _as_written(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """A place in the run file. Below `space`, pydantic's has the kind that was read as well."""
+    of_kind = location[:1] == ("space",) and location[1:2] and location[1] in KINDS
+    return (*location[:1], *location[2:]) if of_kind else location
+
+
 def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
     """The keys that the section holding `location` knows."""
     section: Any = RunFile
     for part in location[:-1]:
         fields = section.model_fields if isinstance(section, type) else {}
-        section = _section_of(fields[str(part)].annotation) if part in fields else section
+        if part in fields:
+            section = _section_of(fields[str(part)].annotation)
+        elif part in KINDS:
+            section = KINDS[str(part)]
     return [field.alias or name for name, field in section.model_fields.items() if name != "frozen"]
 
 

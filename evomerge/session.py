@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -13,32 +13,27 @@ from evomerge.cluster.executor import (
     SerialExecutor,
 )
 from evomerge.config import RunFile
-from evomerge.evaluation import AS_SEARCHED
 from evomerge.evaluator import EvaluatorFactory
 from evomerge.item_banks import Banks, packed, unpacked
 from evomerge.judging import SPLITS
 from evomerge.merge.compiled import kernels_are_compiled
 from evomerge.objectives import incumbents
-from evomerge.preflight import Prepared, check_searcher, plan_of, prepare
+from evomerge.phases import Night, references, run_phases
+from evomerge.preflight import Prepared, check_searcher, prepare
 from evomerge.race_rules import rules_of
 from evomerge.report.summary import budget_of
 from evomerge.run_file import folder_of, load_run_file
 from evomerge.run_sources import frozen_locations
 from evomerge.runs.database import Database, ItemRow, RecordingError
 from evomerge.runs.folder import RunFolder, check_sources_unchanged, freeze
-from evomerge.runs.ledger import Ledger, Wanted
-from evomerge.search.baselines import greedy_soup, reference_recipes
-from evomerge.search.choice import Choice, choose
+from evomerge.runs.ledger import Ledger
 from evomerge.search.driver import Driver
-from evomerge.search.goals import plain
-from evomerge.search.plan import Plan
 from evomerge.search.view import View
+from evomerge.two_stages import FIRST_PHASE
 from evomerge.workspace import shared_answers
 from fitness.errors import FitnessError
 from fitness.functions import function_digest
-from search_spaces.dialect import dump_recipe
 from search_spaces.errors import InputError
-from search_spaces.recipe import Recipe
 
 
 def start(run_file: Path, folder: Path, evaluations: int | None, view: View) -> None:
@@ -120,7 +115,7 @@ def resume(folder: Path, evaluations: int | None, view: View, moved: Sequence[st
         run.keep_places()
         _raise_budget(run, evaluations)
         run.database.event("resumed")
-        asked = len(run.database.candidates("search"))
+        asked = _asked(run)
         view.say(f"resuming {folder}: {asked} of {budget_of(run)} candidates are recorded")
         _drive(run, prepared, view)
         _require_winner(run)
@@ -139,10 +134,15 @@ def default_folder(run_file: Path) -> Path:
     return Path("runs") / (run_file.resolve().parent.name if stem == "run" else stem)
 
 
+def _asked(run: RunFolder) -> int:
+    """Candidates on record, of both stages."""
+    return sum(len(run.database.candidates(phase)) for phase in (FIRST_PHASE, "search"))
+
+
 def _raise_budget(run: RunFolder, evaluations: int | None) -> None:
     if evaluations is None:
         return
-    asked = len(run.database.candidates("search"))
+    asked = _asked(run)
     if evaluations < asked:
         raise InputError(
             f"--evaluations {evaluations}",
@@ -157,6 +157,9 @@ def _begin(database: Database, prepared: Prepared) -> None:
     """Write down what the records are going to mean."""
     database.set_items(prepared.judge.rows())
     database.set_meta("variables", [v.name for v in prepared.space.variables])
+    if prepared.first:
+        names = [v.name for v in prepared.first.space.variables]
+        database.set_meta(f"{FIRST_PHASE}_variables", names)
     goals = prepared.goals
     described = [
         {"name": name, "direction": direction}
@@ -209,20 +212,19 @@ def _drive(run: RunFolder, prepared: Prepared, view: View) -> None:
             f"{run.path} has finished its {budget} evaluations; raise them with --evaluations N"
         )
         return
-    factory = EvaluatorFactory(prepared.config, prepared.folder, prepared.folders, prepared.banks)
+    factory = EvaluatorFactory(
+        prepared.config, prepared.folder, prepared.folders, prepared.banks, layers=prepared.layers
+    )
     view.say("starting the evaluators")
     if not kernels_are_compiled():
         view.say("compiling the merge kernels with the first candidate (about 10 s, once)")
     executor = executor_for(prepared.config, factory)
     try:
-        variables = len(prepared.space.variables)
-        view.say(
-            f"{prepared.algorithm} over {variables} variables, {executor.workers} evaluator(s)"
-        )
+        view.say(f"{_searches(prepared)}, {executor.workers} evaluator(s)")
         with shared_answers(run.path, prepared) as answers:
             ledger = Ledger(run.database, executor, view.finished, answers)
             driver = _driver(run.database, prepared, ledger, view)
-            _phases(run.database, prepared, driver, budget, view)
+            run_phases(Night(run.database, prepared, driver), budget)
         run.database.set_meta("finished_at_budget", budget)
         run.database.event("finished", evaluations=budget, seconds=time.monotonic() - began)
     except RecordingError:
@@ -234,13 +236,21 @@ def _drive(run: RunFolder, prepared: Prepared, view: View) -> None:
         executor.close()
 
 
+def _searches(prepared: Prepared) -> str:
+    """Which algorithm over how many variables, stage by stage."""
+    said = f"{prepared.algorithm} over {len(prepared.space.variables)} variables"
+    if first := prepared.first:
+        said = f"{first.algorithm} over {len(first.space.variables)} variables, then {said}"
+    return said
+
+
 def _driver(database: Database, prepared: Prepared, ledger: Ledger, view: View) -> Driver:
     """The driver, once everything it takes is known."""
     config = prepared.config
     incumbent = incumbents(config)
     if incumbent is not None:
         view.begin("incumbent", 3)
-        ledger.set_incumbent(_references(prepared)[incumbent], SPLITS)
+        ledger.set_incumbent(references(prepared)[incumbent], SPLITS)
     searched = prepared.judge.items["search"]
     rules = rules_of(config, prepared.banks, searched, database)
     return Driver(prepared.space, prepared.goals, ledger, database, view, rules)
@@ -255,67 +265,3 @@ def _require_winner(run: RunFolder) -> None:
             str(run.path),
             f"'evomerge show {run.path}' tells how near they came; start a new run with looser bounds",
         )
-
-
-def _phases(
-    database: Database, prepared: Prepared, driver: Driver, budget: int, view: View
-) -> None:
-    config = prepared.config
-    search = config.search
-    candidates = driver.search(plan_of(prepared, budget))
-    choice = choose(driver, candidates, search.finalists, config.export.pick)
-    if choice is not None:
-        keep_choice(database, "choice", choice)
-    recipes = _baselines(prepared, driver, view)
-    if search.random_baseline:
-        asked = len(candidates)
-        seed, schedule = search.seed + 1, search.schedule
-        chance = Plan("random", "random", None, seed, asked, seeded=False, schedule=schedule)
-        luck = choose(driver, driver.search(chance), search.finalists, config.export.pick)
-        if luck is not None:
-            keep_choice(database, "random_choice", luck)
-            recipes["random_search"] = driver.recipe(luck.winner)
-    if choice is not None:
-        recipes["winner"] = driver.recipe(choice.winner)
-    for name, recipe in recipes.items():
-        database.set_recipe(name, recipe.hash, dump_recipe(recipe))
-    again = [recipes["winner"]] if choice is not None and _looks_up(recipes["winner"]) else []
-    view.begin("test", len(recipes) + len(again))
-    driver.ledger.evaluate([Wanted(r) for r in recipes.values()], "test")
-    driver.ledger.evaluate([Wanted(r) for r in again], AS_SEARCHED)
-
-
-def _looks_up(recipe: Recipe) -> bool:
-    """Whether a search merges `recipe` by numbers from tables, where an export computes them."""
-    composed = {name for part in recipe.slices for name, _ in part.parameters}
-    composed |= {name for name, _ in recipe.parameters}
-    by_rank = recipe.rule.sparsify in ("magnitude", "outliers", "variance")
-    return by_rank or recipe.rule.rescale == "l1" or bool({"method", "sparsify"} & composed)
-
-
-def _baselines(prepared: Prepared, driver: Driver, view: View) -> dict[str, Recipe]:
-    models, dtype = prepared.config.models, prepared.config.export.dtype
-    recipes = _references(prepared)
-    view.begin("greedy soup", 2 * len(models.sources) - 1)
-    recipes["greedy_soup"] = greedy_soup(list(models.sources), dtype, prepared.goals, driver.ledger)
-    return recipes
-
-
-def _references(prepared: Prepared) -> dict[str, Recipe]:
-    """The sources alone and their uniform merge."""
-    models = prepared.config.models
-    base = "base" if models.base else None
-    return reference_recipes(base, list(models.experts), prepared.config.export.dtype)
-
-
-def keep_choice(database: Database, key: str, choice: Choice) -> None:
-    """Write down which finalist was picked, and how all did on the selection items."""
-    kept: Mapping[str, object] = {
-        "id": choice.winner.id,
-        "recipe_hash": choice.winner.recipe_hash,
-        "finalists": [
-            {"id": c.id, "recipe_hash": c.recipe_hash, "objectives": plain(c.evaluation.objectives)}
-            for c in choice.finalists
-        ],
-    }
-    database.set_meta(key, kept)

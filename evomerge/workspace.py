@@ -5,7 +5,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from evomerge.evaluation import Evaluation
-from evomerge.objectives import neighbour_step
+from evomerge.objectives import is_timed, neighbour_step
 from evomerge.preflight import Prepared
 from evomerge.runs.answers import AnswerCache
 from evomerge.runs.answers import Answers as Remembered
@@ -19,15 +19,15 @@ from fitness.items import Item, Response
 def shared_answers(run: Path, prepared: Prepared) -> Iterator[Answers]:
     """The answers that the runs beside this one paid for, for as long as it is driven.
 
-    None where the run file does not want them, and where candidates are compared with their
-    neighbours, whose texts nobody keeps.
+    None where the run file does not want them, where candidates are compared with their neighbours,
+    whose texts nobody keeps, and where answering is timed.
 
     Args:
         run: the run's folder.
         prepared: its run file.
     """
     config = prepared.config
-    if not config.fitness.cache or neighbour_step(config) is not None:
+    if not config.fitness.cache or neighbour_step(config) is not None or is_timed(config):
         yield NoAnswers()
         return
     with closing(AnswerCache(run.resolve().parent / "answers.db")) as cache:

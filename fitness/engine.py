@@ -35,8 +35,27 @@ class ShapeError(ValueError):
         super().__init__(f"tensor {name} of shape {self.found} does not fit {self.needed}")
 
 
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """How deep a candidate is, and what kinds of layers it has.
+
+    Attributes:
+        depth: its layers.
+        kinds: per layer, bottom first, what tells it from layers of another kind where an
+            architecture has several (sliding and full attention, say): layers run in slots of their
+            kind only. Empty: all are alike.
+    """
+
+    depth: int
+    kinds: tuple[str, ...] = ()
+
+
 class WeightProvider(Protocol):
     """Makes a candidate's weights, one tensor at a time."""
+
+    def stack(self) -> Stack:
+        """The prepared candidate's layers; its tensors count them from 0 in their names."""
+        ...
 
     def prepare(self, payload: object) -> None:
         """Called once per candidate, before `tensor`; `payload` says which candidate it is.
@@ -111,6 +130,10 @@ class Engine(Protocol):
 
     def answer(self, requests: Sequence[Request]) -> list[Reply]:
         """One reply per request, in order. Deterministic for the same weights and requests."""
+        ...
+
+    def token_lengths(self, requests: Sequence[Request]) -> list[int]:
+        """Tokens each request needs: its prompt and what is scored or may be generated after it."""
         ...
 
     def check_lengths(self, requests: Sequence[Request]) -> None:

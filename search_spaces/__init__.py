@@ -5,6 +5,9 @@
 * A *search space* knows its variables and decodes genomes into recipes (`space`); the *parameter
   space* varies the numbers of merge rules, and which rule and stages (`parameter`), with a
   *granularity*: which weights share a variable (`granularity`).
+* A *stack* is a model whose layers follow each other in any order, a *path* of *hops* over a *pool* of
+  models (`stacking`). Four spaces search them: any order (`path`), a choice of a row of all layers
+  (`indicator`), published ways to stack (`templates`), and merged layers in any order (`hybrid`).
 * A *recipe* is an immutable, hashable plan for one model: slices of layers, the *sources* that go
   into each, a *merge rule* and its *settings* by tensor and depth (`recipe`, `settings`). Its
   `plans` say for each tensor what is merged and with which numbers (`plans`).
@@ -19,11 +22,18 @@ Nothing here imports torch or touches weights. A mistake in what the user wrote 
 from search_spaces.dialect import dump_recipe, load_recipe, parse_recipe
 from search_spaces.errors import InputError
 from search_spaces.granularity import Granularity
+from search_spaces.hybrid import HybridSpace
+from search_spaces.indicator import IndicatorSpace
 from search_spaces.parameter import ParameterSpace
+from search_spaces.path import PathSpace
 from search_spaces.recipe import Clause, Input, Recipe, Setting, Slice, TensorInput, TensorPlan
 from search_spaces.roles import COMPONENTS, Role, role
 from search_spaces.rules import PARAMETERS, RULES, STAGES, Parameter, Rule, rule_named
+from search_spaces.slots import Slots
 from search_spaces.space import SearchSpace, check_genome, from_unit, named, to_unit
+from search_spaces.stacking import Hop, Pool
+from search_spaces.template_table import TEMPLATES
+from search_spaces.templates import TemplateSpace
 from search_spaces.variables import Choice, Genome, Integer, Real, Variable
 
 __all__ = [
@@ -31,15 +41,21 @@ __all__ = [
     "PARAMETERS",
     "RULES",
     "STAGES",
+    "TEMPLATES",
     "Choice",
     "Clause",
     "Genome",
     "Granularity",
+    "Hop",
+    "HybridSpace",
+    "IndicatorSpace",
     "Input",
     "InputError",
     "Integer",
     "Parameter",
     "ParameterSpace",
+    "PathSpace",
+    "Pool",
     "Real",
     "Recipe",
     "Role",
@@ -47,6 +63,8 @@ __all__ = [
     "SearchSpace",
     "Setting",
     "Slice",
+    "Slots",
+    "TemplateSpace",
     "TensorInput",
     "TensorPlan",
     "Variable",

@@ -8,7 +8,7 @@ from search_spaces.errors import InputError
 from search_spaces.reach import Places, Reach, constant, is_composed, reaches_of
 from search_spaces.roles import COMPONENTS
 from search_spaces.rules import METHOD, PARAMETERS, RULES, Rule
-from search_spaces.settings import Scalar
+from search_spaces.settings import Parameters, Scalar, Setting
 
 if TYPE_CHECKING:
     from search_spaces.recipe import Input, Recipe, Slice
@@ -34,6 +34,15 @@ def check_agreement(recipe: "Recipe", places: list[str]) -> None:
         _check_part(recipe, part, found, where)
 
 
+COPIED = Setting.constant("passthrough")
+"""What `method` is in a slice whose layers are copied, beside others that are merged."""
+
+
+def copies(settings: Parameters) -> bool:
+    """Whether a slice's settings say that its layers are copied, whatever the recipe's method is."""
+    return dict(settings).get(METHOD) == COPIED
+
+
 def check_count(rule: Rule, count: int, based: bool, where: str) -> None:
     """Raise an `InputError` unless `rule` takes `count` sources (besides a base, if `based`)."""
     least, most = rule.sources
@@ -52,12 +61,12 @@ def check_count(rule: Rule, count: int, based: bool, where: str) -> None:
 
 def _check_roles(recipe: "Recipe") -> bool:
     """Whether the sources are seen from a base, on which all methods must agree."""
-    wholes = [recipe.parameters, *(part.parameters for part in recipe.slices)]
-    said = [s for items in wholes for name, s in items if name == METHOD]
+    wholes = [part.parameters for part in recipe.slices if not copies(part.parameters)]
+    said = [s for items in (recipe.parameters, *wholes) for name, s in items if name == METHOD]
     names = [str(v) for setting in said for clause in setting.clauses for v in clause.values]
     based = recipe.based
     for name in names:
-        if recipe.base is not None and (RULES[name].base != "source") != based:
+        if recipe.base is not None and RULES[name].takes_base != based:
             raise InputError(
                 f"methods '{recipe.method}' and '{name}' with a base_model",
                 "one sees the others from the base, to the other it is a source like them",
@@ -69,7 +78,10 @@ def _check_roles(recipe: "Recipe") -> bool:
 
 
 def _check_listed(recipe: "Recipe", places: list[str]) -> None:
-    """A base that is a source as any other must be listed, or it would join unnoticed."""
+    """A base that is a source as any other must be listed, or it would join unnoticed. To rules
+    that copy it only lends its configuration."""
+    if RULES[recipe.method].base == "either":
+        return
     named = {i.source for part in recipe.slices for i in part.inputs}
     if recipe.base is None or recipe.based or recipe.base in named or places != ["models"]:
         return
@@ -96,20 +108,23 @@ def _check_plain(recipe: "Recipe", places: list[str], based: bool) -> None:
         raise _no_base(recipe.rule)
     rule = compose(recipe.rule, based, {})
     for part, where in zip(recipe.slices, places, strict=True):
-        count = len(_others(recipe, part))
+        count = len(_others(recipe, part, rule))
         check_count(rule, count, based, where)
         check_composed(rule, based, count, where)
 
 
 def _check_part(recipe: "Recipe", part: "Slice", found: Mapping[str, Reach], where: str) -> None:
-    others, based = _others(recipe, part), recipe.based
+    based = recipe.based
     whole: Places = (part.parameters, recipe.parameters)
     for component in COMPONENTS:
         for rule in found[component].rules:
-            check_count(rule, len(others), based, where)
+            check_count(rule, len(_others(recipe, part, rule)), based, where)
         only = found[component].only
         if only is not None:
+            others = _others(recipe, part, only)
             check_composed(only, based, len(others), where)
+            if not compares_numbers(only):
+                continue
             shared = _constants(only, whole, component, per_source=False)
             own = [
                 _constants(only, (i.parameters, *whole), component, per_source=True) for i in others
@@ -117,9 +132,10 @@ def _check_part(recipe: "Recipe", part: "Slice", found: Mapping[str, Reach], whe
             check_numbers(only, shared, own, where)
 
 
-def _others(recipe: "Recipe", part: "Slice") -> "list[Input]":
-    """The inputs besides a base that they are seen from."""
-    return [i for i in part.inputs if not (recipe.based and i.source == recipe.base)]
+def _others(recipe: "Recipe", part: "Slice", rule: Rule) -> "list[Input]":
+    """The inputs besides a base that `rule` sees them from."""
+    seen_from = recipe.base if recipe.based and rule.takes_base else None
+    return [i for i in part.inputs if i.source != seen_from]
 
 
 def _no_base(rule: Rule) -> InputError:

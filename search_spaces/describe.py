@@ -1,10 +1,11 @@
-"""The declaration of the merge rules as text, for the documentation."""
+"""The declarations of merge rules and templates as text, for the documentation."""
 
 import math
 from collections.abc import Iterable
 
 from search_spaces.mergekit import METHODS
 from search_spaces.rules import METHOD, OVERRIDES, PARAMETERS, RULES, STAGES, Parameter, Rule
+from search_spaces.template_table import TEMPLATES, Template
 
 
 def rules_table() -> str:
@@ -37,6 +38,23 @@ def parameters_table() -> str:
     return "\n".join([*head, *(_parameter_row(p) for p in PARAMETERS.values()), ""])
 
 
+def templates_table(layers: int = 32) -> str:
+    """A Markdown table of the templates, with their numbers' ranges for models of `layers`."""
+    head = [
+        f"| template | what it does | models | numbers (of {layers} layers) | begins with | paper |",
+        "|---|---|---|---|---|---|",
+    ]
+    return "\n".join([*head, *(_template_row(t, layers) for t in TEMPLATES.values()), ""])
+
+
+def _template_row(template: Template, layers: int) -> str:
+    numbers = ", ".join(f"`{n.name}` {_interval(n.low, n.high)}" for n in template.numbers(layers))
+    start = template.start(layers, (1, 2 * layers))
+    begins = ", ".join(f"{name} {value}" for name, value in start.items())
+    roles = _names(template.roles)
+    return f"| `{template.name}` | {template.doc} | {roles} | {numbers} | {begins} | {template.paper} |"
+
+
 def _rule_row(rule: Rule) -> str:
     choices = {stage: rule.choice(stage) for stage in STAGES}
     stages = ", ".join(f"{k} `{v}`" for k, v in choices.items() if v != "none")
@@ -60,7 +78,7 @@ def _range(rule: Rule, parameter: str) -> tuple[float, float]:
 def _sources(rule: Rule) -> str:
     least, most = rule.sources
     count = f"{least}" if least == most else f"{least} or more"
-    before = {"needed": "base + ", "optional": "(base +) ", "source": ""}[rule.base]
+    before = {"needed": "base + ", "optional": "(base +) ", "source": "", "either": ""}[rule.base]
     return before + count
 
 

@@ -18,6 +18,8 @@ and our own `seed` (of the random masks). Where we differ from mergekit 0.1.5:
   tensor and depth as any other: `method` (another rule's name) and `reference`, `sparsify`,
   `spectral`, `consensus`, `combine` (another choice of that stage of a rule on deltas). mergekit
   refuses the methods and passes over the parameters in silence, so it would merge something else.
+* A slice's `input_scale` is ours too: a factor on the hidden state that flows into the slice's first
+  layer, as in the stacks of Akiba et al. 2024; it becomes plain weights. mergekit passes over it.
 * What mergekit passes over in silence is an error: unknown keys and parameters, a parameter of the
   tensor written under one source, a key that stands twice. `int8_mask` is passed over: it saves
   memory there and changes no number.
@@ -31,7 +33,7 @@ from pathlib import Path
 from typing import cast
 
 from search_spaces.dialect_sources import read_source
-from search_spaces.dialect_values import check_keys, mapping_of, read_parameters
+from search_spaces.dialect_values import check_keys, mapping_of, read_parameters, read_scale
 from search_spaces.dialect_writer import dump_recipe
 from search_spaces.errors import InputError
 from search_spaces.recipe import Input, Recipe, Slice
@@ -143,7 +145,7 @@ def _slice(data: Mapping[str, object], rule: Rule, where: str) -> Slice:
             where,
             "name one base_model for the whole recipe",
         )
-    check_keys(data, ("sources", "parameters"), where)
+    check_keys(data, ("sources", "parameters", "input_scale"), where)
     entries = _entries(data.get("sources"), f"{where}.sources")
     return Slice(
         tuple(
@@ -151,6 +153,7 @@ def _slice(data: Mapping[str, object], rule: Rule, where: str) -> Slice:
             for i, entry in enumerate(entries)
         ),
         read_parameters(data.get("parameters"), rule, where),
+        read_scale(data.get("input_scale"), where),
     )
 
 

@@ -6,7 +6,7 @@ from typing import cast
 from search_spaces.errors import InputError, nearest
 from search_spaces.rules import PARAMETERS, Rule
 from search_spaces.settings import Clause, Parameters, Scalar, Setting, parameters
-from search_spaces.validation import allowed, domain
+from search_spaces.validation import allowed, check_scale, domain
 
 _IGNORED = "int8_mask"
 """A memory option of mergekit; no number depends on it."""
@@ -62,6 +62,20 @@ def read_parameters(data: object, rule: Rule, where: str) -> Parameters:
                 allowed((rule.name,)).check(name, where)
             settings[name] = Setting(_clauses(name, value, where))
     return parameters(settings)
+
+
+def read_scale(value: object, where: str) -> float:
+    """The factor under a slice's `input_scale:` key (None: there is none, so 1).
+
+    Raises:
+        InputError: no number, or one out of bounds.
+    """
+    if value is None:
+        return 1.0
+    number = _number(value)
+    check_scale(value if number is None else number, where)
+    assert number is not None  # or it is out of bounds
+    return number
 
 
 def _clauses(name: str, value: object, where: str) -> tuple[Clause, ...]:

@@ -3,6 +3,7 @@
 What mergekit does not have (see `dialect`) is written too, under a comment that says so.
 """
 
+from search_spaces.agreement import copies
 from search_spaces.dialect_sources import write_source
 from search_spaces.errors import InputError
 from search_spaces.mergekit import extensions
@@ -59,12 +60,18 @@ def _head(recipe: Recipe) -> dict[str, object]:
 
 def _slice(recipe: Recipe, part: Slice) -> dict[str, object]:
     inputs = part.inputs
-    if recipe.based and all(i.source != recipe.base for i in inputs):
+    if (
+        recipe.based
+        and not copies(part.parameters)
+        and all(i.source != recipe.base for i in inputs)
+    ):
         # mergekit wants the base among the sources of every slice.
         assert recipe.base is not None
         inputs = (Input(recipe.base, inputs[0].layers), *inputs)
     settings = _settings(part.parameters)
     written: dict[str, object] = {"sources": [_input(entry) for entry in inputs]}
+    if part.input_scale != 1:
+        written["input_scale"] = float(part.input_scale)
     return written | ({"parameters": settings} if settings else {})
 
 

@@ -36,6 +36,16 @@ def extensions(recipe: "Recipe") -> list[str]:
     """Sentences that say what mergekit would refuse or pass over in `recipe`; empty: nothing."""
     if recipe.method not in METHODS:
         return [f"mergekit has no method '{recipe.method}'"]
+    return [*_parameters(recipe), *_scales(recipe)]
+
+
+def _scales(recipe: "Recipe") -> list[str]:
+    if all(part.input_scale == 1 for part in recipe.slices):
+        return []
+    return ["mergekit passes over 'input_scale' and would merge the stack without its scales"]
+
+
+def _parameters(recipe: "Recipe") -> list[str]:
     settings = [recipe.parameters, *(part.parameters for part in recipe.slices)]
     settings += [entry.parameters for part in recipe.slices for entry in part.inputs]
     named = {name for items in settings for name, _ in items}

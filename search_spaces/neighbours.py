@@ -90,7 +90,8 @@ def _times(recipe: Recipe, names: frozenset[str], factor: float) -> Recipe:
                 places = (entry.parameters, part.parameters, recipe.parameters)
                 own = _with(own, "weight", _clauses(recipe, "weight", places), factor)
             inputs.append(replace(entry, parameters=own))
-        slices.append(Slice(tuple(inputs), _multiplied(part.parameters, shared, factor)))
+        settings = _multiplied(part.parameters, shared, factor)
+        slices.append(replace(part, inputs=tuple(inputs), parameters=settings))
     whole = _multiplied(recipe.parameters, shared, factor)
     if "lambda" in names:
         clauses = _clauses(recipe, "lambda", (recipe.parameters,))

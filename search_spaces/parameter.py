@@ -24,6 +24,7 @@ from search_spaces.granularity import (
     Stretch,
     components_of,
     depth_of,
+    is_outer,
 )
 from search_spaces.layout import Layout, Rows, settings_of
 from search_spaces.ranges import Given, choices_in, variants, variations
@@ -31,6 +32,7 @@ from search_spaces.recipe import Input, Recipe, Slice, folded
 from search_spaces.roles import COMPONENTS
 from search_spaces.rules import METHOD, OVERRIDES, RULES, Rule, rule_named
 from search_spaces.settings import Parameters, Scalar, parameters
+from search_spaces.slots import Slots
 from search_spaces.space import check_genome
 from search_spaces.space_rules import SIMPLEST, check_rules, gives_alone, with_epsilon_in_reach
 from search_spaces.stages import STAGES
@@ -93,6 +95,34 @@ class ParameterSpace:
         the first layer up."""
         return self._layout.variables
 
+    @property
+    def slots(self) -> Slots | None:
+        """None: every variable stands for itself."""
+        return None
+
+    @property
+    def fragile(self) -> bool:
+        """False: most mixtures of models work."""
+        return False
+
+    @property
+    def most_layers(self) -> int:
+        """The sources' layers."""
+        return self.layers
+
+    @property
+    def layered(self) -> tuple[bool, ...]:
+        """Per variable, whether it speaks of layers; else of the whole recipe, or only of tensors
+        outside the stack."""
+        groups = components_of(self.granularity, self.components)
+        outer = {label for label, members in groups if is_outer(members)}
+        searched = (METHOD, *OVERRIDES) if self.granularity.rules else ()
+        owners = zip(self.variables, self._layout.owners, self._layout.groups, strict=True)
+        return tuple(
+            group not in outer and (not isinstance(variable, Choice) or parameter in searched)
+            for variable, (parameter, _), group in owners
+        )
+
     def decode(self, genome: Genome) -> Recipe:
         """The recipe `genome` stands for. Where it chooses the rule, numbers that the chosen one
         does not read, or that only another's search varies, are no part of it.
@@ -151,7 +181,7 @@ class ParameterSpace:
     @cached_property
     def _based(self) -> bool:
         """Whether the sources are seen from the base, which is none of them."""
-        return self.base is not None and self._rules[0].base != "source"
+        return self.base is not None and self._rules[0].takes_base
 
     @cached_property
     def _depth(self) -> Depth:

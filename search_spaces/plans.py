@@ -242,13 +242,14 @@ class _Part:
         laid = self._laid_for(tensor, within)
         base: TensorInput | None = None
         inputs: list[TensorInput] = []
+        sees_base = self._based and laid.rule.takes_base
         for entry, name, own in zip(self._inputs, names, laid.own, strict=True):
-            if self._is_base(entry):
+            if self._is_base(entry, laid.rule):
                 base = TensorInput(entry.source, name, {})
             else:
                 # As in mergekit, a source's own settings see the name of its tensor.
                 inputs.append(TensorInput(entry.source, name, own.at(name, within)))
-        if self._based and base is None and self._recipe.base is not None:
+        if sees_base and base is None and self._recipe.base is not None:
             base = TensorInput(self._recipe.base, inputs[0].tensor, {})
         shared = laid.shared.at(tensor, within)
         if compares_numbers(laid.rule):
@@ -264,7 +265,7 @@ class _Part:
             pairs = zip(names, key, strict=True)
             said = {name: value for name, value in pairs if value is not None}
             rule = compose(RULES[str(said.get(METHOD, self._recipe.method))], self._based, said)
-            others = sum(not self._is_base(entry) for entry in self._inputs)
+            others = sum(not self._is_base(entry, rule) for entry in self._inputs)
             check_composed(rule, self._based, others, f"tensor {tensor}")
             self._laid[key] = self._lay(rule)
         return self._laid[key]
@@ -284,8 +285,8 @@ class _Part:
             table([name for name in names if name not in own], self._places),
         )
 
-    def _is_base(self, entry: "Input") -> bool:
-        return self._based and entry.source == self._recipe.base
+    def _is_base(self, entry: "Input", rule: Rule) -> bool:
+        return self._based and rule.takes_base and entry.source == self._recipe.base
 
 
 def _span(entry: "Input", layers: int) -> tuple[int, int]:

@@ -194,4 +194,10 @@ def reaches_of(
         slices: each slice's settings.
         whole: the recipe's settings.
     """
-    return [{c: reach(method, based, (own, whole), c) for c in COMPONENTS} for own in slices]
+    # Most slices of a deep stack choose alike: what a slice says of other parameters is not asked.
+    choosing = [tuple(item for item in own if item[0] in CHOOSERS) for own in slices]
+    found = {
+        own: {c: reach(method, based, (own, whole), c) for c in COMPONENTS}
+        for own in dict.fromkeys(choosing)
+    }
+    return [found[own] for own in choosing]

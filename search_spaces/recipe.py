@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from search_spaces.agreement import copies
 from search_spaces.plans import TensorInput, TensorPlan, plans
 from search_spaces.reach import is_composed, needless, prune, reaches_of, without
 from search_spaces.rules import RULES, Rule, rule_named
@@ -54,10 +55,19 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Consecutive output layers made of the same inputs."""
+    """Consecutive output layers made of the same inputs.
+
+    Attributes:
+        inputs: the sources, and which of their layers.
+        parameters: settings for these layers.
+        input_scale: factor on the hidden state that flows into the first of them; finite, not 0.
+            It is no setting of the rule: it changes no weight's meaning, and is folded into the
+            result's weights (`evomerge.merge.folding`).
+    """
 
     inputs: tuple[Input, ...]
     parameters: Parameters = ()
+    input_scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -121,7 +131,7 @@ class Recipe:
     @property
     def based(self) -> bool:
         """Whether there is a base that the sources are seen from, and that is none of them."""
-        return self.base is not None and RULES[self.method].base != "source"
+        return self.base is not None and RULES[self.method].takes_base
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -149,14 +159,14 @@ class Recipe:
         lone, *others = self.slices
         if others or not lone.parameters:
             return
-        merged = {name: setting.clauses for name, setting in lone.parameters}
-        for name, setting in self.parameters:
-            first = merged.get(name, ())
-            decided = any(clause.filter is None for clause in first)
-            merged[name] = first if decided else (*first, *setting.clauses)
-        settings = {name: Setting(clauses) for name, clauses in merged.items()}
-        object.__setattr__(self, "parameters", parameters(settings))
+        whole = merged_settings(lone.parameters, self.parameters)
+        object.__setattr__(self, "parameters", whole)
         object.__setattr__(self, "slices", (replace(lone, parameters=()),))
+
+    def depth(self, layers: int) -> int:
+        """Layers of the result, where each source has `layers`."""
+        spans = [part.inputs[0].layers or (0, layers) for part in self.slices]
+        return sum(last - first for first, last in spans)
 
     def plans(self, tensors: Iterable[str], layers: int) -> Iterator[TensorPlan]:
         """How each tensor of the *output* named in `tensors` is made, in that order.
@@ -172,6 +182,16 @@ class Recipe:
         return plans(self, tensors, layers)
 
 
+def merged_settings(own: Parameters, whole: Parameters) -> Parameters:
+    """Settings that say what `own` says, and of all other tensors what `whole` says."""
+    merged = {name: setting.clauses for name, setting in own}
+    for name, setting in whole:
+        first = merged.get(name, ())
+        decided = any(clause.filter is None for clause in first)
+        merged[name] = first if decided else (*first, *setting.clauses)
+    return parameters({name: Setting(clauses) for name, clauses in merged.items()})
+
+
 def folded(
     method: str, based: bool, slices: tuple[Slice, ...], whole: Parameters
 ) -> tuple[str, tuple[Slice, ...], Parameters]:
@@ -185,9 +205,10 @@ def folded(
         return method, slices, whole
     reaches = reaches_of(method, based, wholes, whole)
     slices = tuple(
-        Slice(
-            tuple(replace(i, parameters=prune(i.parameters, [found])) for i in part.inputs),
-            prune(part.parameters, [found]),
+        replace(
+            part,
+            inputs=tuple(replace(i, parameters=prune(i.parameters, [found])) for i in part.inputs),
+            parameters=prune(part.parameters, [found]),
         )
         for part, found in zip(slices, reaches, strict=True)
     )
@@ -202,6 +223,8 @@ def folded(
 
 def _canonical(part: Slice, base: str | None, rule: Rule) -> Slice:
     """`part` in the one form that recipes of the same meaning share (see `Recipe`)."""
+    if copies(part.parameters):
+        return part
     others = tuple(i for i in part.inputs if i.source != base)
     listed = next((i for i in part.inputs if i.source == base), None)
     span = others[0].layers
@@ -225,6 +248,7 @@ def _plain(recipe: Recipe) -> list[object]:
 
     slices = [
         [[[i.source, i.layers, settings(i.parameters)] for i in s.inputs], settings(s.parameters)]
+        + ([] if s.input_scale == 1 else [float(s.input_scale)])
         for s in recipe.slices
     ]
     head = [recipe.method, recipe.base, recipe.dtype, recipe.tokenizer, recipe.seed]

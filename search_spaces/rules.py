@@ -191,7 +191,8 @@ class Rule:
         sources: least and greatest number of sources that go in, besides the base where the rule
             needs one.
         base: "needed": the sources are seen from it; "optional": if one is named; "source": it is
-            a source as any other.
+            a source as any other; "either": the same, also where other rules of the recipe see
+            their sources from it.
         defaults: values that differ from `PARAMETERS[...].default` for this rule.
         ranges: search ranges that differ from `PARAMETERS[...].search` for this rule.
     """
@@ -217,6 +218,11 @@ class Rule:
     def needs_base(self) -> bool:
         """Whether a base must be named."""
         return self.base == "needed"
+
+    @property
+    def takes_base(self) -> bool:
+        """Whether a base that is named is what the sources are seen from."""
+        return self.base in ("needed", "optional")
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -313,7 +319,7 @@ RULES: Mapping[str, Rule] = {
         Rule("linear", ("weight", "normalize"), ("weight",), "Wortsman et al. 2022, Model Soups",
              combine="mean", defaults={"normalize": True}),
         Rule("passthrough", ("scale",), ("scale",), "mergekit: layers copied, at most scaled",
-             sources=(1, 1)),
+             sources=(1, 1), base="either"),
         Rule("slerp", (), ("t",), "Shoemake 1985, Animating Rotation with Quaternion Curves",
              combine="slerp", sources=(1, 1), base="needed"),
         Rule("nuslerp", ("weight",), ("weight",), "mergekit: slerp by weights, of deltas if a base is named",

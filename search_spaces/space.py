@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from search_spaces.errors import InputError
 from search_spaces.recipe import Recipe
 from search_spaces.settings import Scalar
+from search_spaces.slots import Slots
 from search_spaces.variables import Genome, Variable
 
 
@@ -30,6 +31,25 @@ class SearchSpace(Protocol):
 
     def seeds(self) -> Mapping[str, Genome]:
         """Known good starting points by name: `uniform`, and each source alone by its name."""
+        ...
+
+    @property
+    def slots(self) -> Slots | None:
+        """Which variables form a list of variable length; None: each stands for itself."""
+        ...
+
+    @property
+    def fragile(self) -> bool:
+        """Whether almost all of its points are garbage, as stacks of layers in any order are.
+
+        A search then begins with the seeds and small edits of them instead of random points, and
+        the random baseline edits the seeds too; False: random points are worth something.
+        """
+        ...
+
+    @property
+    def most_layers(self) -> int:
+        """Layers of the deepest recipe that it decodes to: an engine is built for so many."""
         ...
 
 

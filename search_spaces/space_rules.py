@@ -58,7 +58,7 @@ def check_rules(
             "experts",
             "rename the experts",
         )
-    based = base is not None and rules[0].base != "source"
+    based = base is not None and rules[0].takes_base
     _check_roles(rules, base, based)
     # Says what is wrong with the ranges' names and values first.
     variations(rules, ranges, based)
@@ -88,7 +88,7 @@ def check_rules(
 
 def _check_roles(rules: Sequence[Rule], base: str | None, based: bool) -> None:
     for rule in rules:
-        if base is not None and (rule.base != "source") != based:
+        if base is not None and rule.takes_base != based:
             raise InputError(
                 f"rules '{rules[0].name}' and '{rule.name}' with a base",
                 "one sees the experts from the base, to the other it is a source like them",

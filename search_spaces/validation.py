@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 DTYPES: tuple[str, ...] = ("float32", "float16", "bfloat16")
 """Storage types of a result."""
 
+LEAST_SCALE, GREATEST_SCALE = 0.01, 4.0
+"""Bounds of the magnitude of an input scale, within which a folded stack is the scaled one."""
+
 UNION = "union"
 """A tokenizer with the tokens of all sources."""
 
@@ -36,7 +39,7 @@ def check_recipe(recipe: "Recipe") -> None:
     places = [f"slices[{n}]" if spanned else "models" for n in range(len(recipe.slices))]
     for part, where in zip(recipe.slices, places, strict=True):
         _check_slice(part, known, where)
-        if several:
+        if several or part.input_scale != 1:
             _check_has_span(part, where)
     check_agreement(recipe, places)
     _check_head(recipe)
@@ -163,7 +166,22 @@ def _check_head(recipe: "Recipe") -> None:
         )
 
 
+def check_scale(scale: object, where: str) -> None:
+    """Raise an `InputError` unless `scale` can be folded into weights (see `LEAST_SCALE`)."""
+    size = abs(scale) if isinstance(scale, (int, float)) and not isinstance(scale, bool) else 0.0
+    if LEAST_SCALE <= size <= GREATEST_SCALE:
+        return
+    raise InputError(
+        f"input_scale = {scale}",
+        f"its magnitude lies in [{LEAST_SCALE:g}, {GREATEST_SCALE:g}]: what is smaller drowns in the "
+        "norms' epsilon, and 0 cannot be undone",
+        where,
+        "choose a scale in these bounds",
+    )
+
+
 def _check_slice(part: "Slice", known: Allowed, where: str) -> None:
+    check_scale(part.input_scale, where)
     listed = [i.source for i in part.inputs]
     for name in listed:
         if not name or listed.count(name) > 1:
@@ -204,7 +222,7 @@ def _check_has_span(part: "Slice", where: str) -> None:
     if part.inputs[0].layers is None:
         raise InputError(
             "no layer_range",
-            "where there are several slices, each says its layers",
+            "where there are several slices, each says its layers, and so does one with an input_scale",
             where,
             "add layer_range: [first, one after the last]",
         )

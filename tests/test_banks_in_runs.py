@@ -246,3 +246,15 @@ def test_a_selection_that_misleads_is_refused_by_check(with_banks):
 
 def test_choosing_anew_where_it_misleads_is_refused_by_check(with_banks):
     refused(with_banks(5, {"fitness.racing": RACING | {"reselect": 2}}), "reselect", "misleads")
+
+
+@pytest.mark.parametrize(("cost", "misleads"), [("layers", False), ("tokens", True)])
+def test_a_cost_of_the_model_is_no_mean_over_items(cost, misleads, with_banks):
+    """Bounding the layers made every run fall back to items chosen by difficulty."""
+    objectives = ["lunari_words", "sums", {"cost": cost}]
+    racing = RACING | {"select": "information"}
+    run_file = with_banks(changes={"fitness.racing": racing, "fitness.objectives": objectives})
+    if misleads:
+        refused(run_file, "'information' together with 'tokens'", "misleads")
+    else:
+        assert dict(prepared(run_file).facts)["items"] == "chosen by `information`"

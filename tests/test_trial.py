@@ -40,6 +40,9 @@ class Counted:
         self.answered.append(len(requests))
         return self._engine.answer(requests)
 
+    def token_lengths(self, requests):
+        return self._engine.token_lengths(requests)
+
 
 def opened(run_file):
     """A running engine, its judge, and a recipe of the run's space."""

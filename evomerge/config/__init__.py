@@ -21,11 +21,13 @@ from evomerge.config.frozen import Frozen, SourceFiles
 from evomerge.config.models import Models, Source
 from evomerge.config.search import Budget, Search
 from evomerge.config.section import Section
-from evomerge.config.space import Granularity, Space
+from evomerge.config.space import STACKS, AnySpace, Granularity, Merged, Merging, Space
 from search_spaces.errors import nearest
 from search_spaces.rules import RULES
 
 __all__ = [
+    "STACKS",
+    "AnySpace",
     "Budget",
     "Cluster",
     "Consistency",
@@ -35,6 +37,8 @@ __all__ = [
     "Fitness",
     "Frozen",
     "Granularity",
+    "Merged",
+    "Merging",
     "Models",
     "Objective",
     "RunFile",
@@ -65,7 +69,7 @@ class RunFile(Section):
     """A whole run file."""
 
     models: Models
-    space: Space = Space()
+    space: AnySpace = Space()
     fitness: Fitness
     search: Search = Search()
     engine: Engine = Engine()
@@ -85,8 +89,11 @@ class RunFile(Section):
 
     @model_validator(mode="after")
     def _base_where_needed(self) -> Self:
-        seen_from = self.space.parameters.get("reference")
-        for name in self.space.rules if self.models.base is None else ():
+        merging = self.space.merging
+        if merging is None or self.models.base is not None:
+            return self
+        seen_from = merging.parameters.get("reference")
+        for name in merging.rules:
             spared = "reference" in RULES[name].own and seen_from in ("mean", "none")
             if RULES[name].needs_base and not spared:
                 raise ValueError(f"rule '{name}' needs models.base")

@@ -81,9 +81,22 @@ class Objective(Section):
         min_length=2,
         description="standard deviation of these tasks' scores, over tasks",
     )
-    cost: Literal["tokens", "truncated", "parse_failures"] | None = Field(
+    cost: (
+        Literal[
+            "tokens",
+            "truncated",
+            "parse_failures",
+            "layers",
+            "parameters",
+            "kv_bytes",
+            "tokens_per_second",
+        ]
+        | None
+    ) = Field(
         default=None,
-        description="tokens per answer, or the share of truncated or unparsable answers",
+        description="of answers: `tokens` of one, share `truncated` or unparsable "
+        "(`parse_failures`); of the model: `layers`, `parameters`, `kv_bytes` (of keys and values, "
+        "per token), or measured `tokens_per_second`",
     )
     loss: Annotated[list[str] | None, BeforeValidator(_list)] = Field(
         default=None,
@@ -111,7 +124,7 @@ class Objective(Section):
     direction: Literal["maximize", "minimize"] | None = Field(
         default=None,
         description="default: as the task says; costs, losses, flips and spreads are minimised, "
-        "consistency and functions maximised",
+        "`tokens_per_second`, consistency and functions maximised",
     )
     weight: float = Field(
         default=1.0, gt=0, description="weight where the algorithm takes one objective"

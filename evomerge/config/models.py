@@ -8,6 +8,12 @@ from pydantic import BeforeValidator, Field, model_validator
 from evomerge.config.section import Section
 from search_spaces.errors import nearest
 
+_RESERVED = {
+    *("base", "union", "uniform", "greedy_soup", "random_search", "winner"),
+    *("merged", "best_start"),
+}
+"""What reports and pools of models call others."""
+
 
 class Source(Section):
     """A model that goes in. A bare string is its `model`."""
@@ -41,9 +47,7 @@ class Models(Section):
 
     @model_validator(mode="after")
     def _names_are_free(self) -> Self:
-        taken = {"base", "union", "uniform", "greedy_soup", "random_search", "winner"} & set(
-            self.experts
-        )
+        taken = _RESERVED & set(self.experts)
         if taken:
             raise ValueError(f"'{taken.pop()}' is a reserved name; call the expert something else")
         for name in self.experts:

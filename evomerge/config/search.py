@@ -33,8 +33,8 @@ class Search(Section):
 
     algorithm: str | None = Field(
         default=None,
-        description="default: `cmaes` for one objective, `nsga2` for several and where rules or "
-        "stages are searched",
+        description="default: `cmaes` for one objective, `nsga2` for several and where rules, "
+        "stages or the order of layers are searched",
     )
     population: int | None = Field(default=None, ge=2, description="candidates per generation")
     schedule: Literal["asynchronous", "generational"] = Field(

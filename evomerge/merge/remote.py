@@ -14,7 +14,7 @@ from evomerge.merge.locations import Location
 from evomerge.merge.search_weights import search_weights
 from evomerge.merge.sources import Sources, open_sources
 from evomerge.merge.weights import Exactly, MergedWeights
-from fitness.engine import Box, RemoteProvider
+from fitness.engine import Box, RemoteProvider, Stack
 from search_spaces.recipe import Clause, Input, Parameters, Recipe, Setting, Slice
 
 if TYPE_CHECKING:
@@ -100,6 +100,10 @@ class RemoteWeights:
         assert isinstance(payload, Mapping)
         self._weights.prepare(decode(payload))
 
+    def stack(self) -> Stack:
+        """See `MergedWeights.stack`."""
+        return self._weights.stack()
+
     def names(self) -> Sequence[str]:
         """See `MergedWeights`, also for what follows."""
         return self._weights.names()
@@ -152,7 +156,11 @@ def decode(data: Mapping[str, Any]) -> Recipe | Exactly:
         **{
             **fields,
             "slices": tuple(
-                Slice(tuple(map(_input, part["inputs"])), _parameters(part["parameters"]))
+                Slice(
+                    tuple(map(_input, part["inputs"])),
+                    _parameters(part["parameters"]),
+                    part["input_scale"],
+                )
                 for part in fields["slices"]
             ),
             "parameters": _parameters(fields["parameters"]),

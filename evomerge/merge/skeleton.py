@@ -8,6 +8,7 @@ import tempfile
 import weakref
 from pathlib import Path
 
+from evomerge.merge.depths import slots_config
 from evomerge.merge.sources import Sources
 from evomerge.merge.vocabulary import FAST, SLOW
 
@@ -54,17 +55,28 @@ def write_tokenizer(sources: Sources, default: str, folder: Path) -> None:
         shutil.copyfile(generation, folder / generation.name)
 
 
-def model_folder(sources: Sources) -> Path:
-    """A folder with the configuration and the tokenizer of what these sources make at their depth.
+def model_folder(sources: Sources, layers: int | None = None, *, of_each_kind: bool = True) -> Path:
+    """A folder with the configuration and the tokenizer of an engine's model for these sources.
 
-    The first source's own, unless vocabulary, tokenizer or tying change; then a temporary one
-    without weights, which is gone when `sources` is.
+    The first source's own, unless vocabulary, tokenizer, tying or depth change; then a temporary
+    one without weights, which is gone when `sources` is.
+
+    Args:
+        sources: opened and compatible.
+        layers: of the deepest candidate, where layers move; None: all stay in their places.
+        of_each_kind: `layers` slots of every kind of layer that the sources have (sliding and full
+            attention, say), for engines whose slots keep their kind: a candidate may be all of one
+            kind. False: `layers` slots, each kind among them.
+
+    Raises:
+        InputError: layers that cannot move; see `depths.LayerKinds`.
     """
     first = sources.names[0]
     own = sources.folder(first)
     same_tokens = sources.tokenizer_of in (None, first) and not sources.tokenizer_text
     stored = json.loads((own / "config.json").read_text(encoding="utf-8"))
-    if same_tokens and sources.config(first) == stored:
+    config = slots_config(sources, layers, of_each_kind=of_each_kind)
+    if same_tokens and config == stored:
         return own
     folder = Path(tempfile.mkdtemp(prefix="evomerge-model-"))
     weakref.finalize(sources, shutil.rmtree, folder, ignore_errors=True)
@@ -72,5 +84,5 @@ def model_folder(sources: Sources) -> Path:
         if path.is_file() and path.name not in TOKENIZER_FILES and not path.name.endswith(_WEIGHTS):
             shutil.copyfile(path, folder / path.name)
     write_tokenizer(sources, first, folder)
-    (folder / "config.json").write_text(json.dumps(sources.config(first)), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -14,15 +13,17 @@ import torch
 
 from evomerge.merge.bands import KthOverModel
 from evomerge.merge.boxes import boxed, region_of
-from evomerge.merge.checkpoint import layer_key, text_config
+from evomerge.merge.checkpoint import text_config
 from evomerge.merge.deltas import Delta, Origin
+from evomerge.merge.depths import LayerKinds, at_layers, origins_of
+from evomerge.merge.folding import Fold, folds, write_folded
 from evomerge.merge.materials import Materials
 from evomerge.merge.pipeline import ReadyTensor, ready
 from evomerge.merge.placement import Placed, Placement, place_here
-from evomerge.merge.resolve import layers_of, parts_of, resolve
+from evomerge.merge.resolve import parts_of, resolve
 from evomerge.merge.sources import Sources
 from evomerge.merge.statistics import Exact, Statistics
-from fitness.engine import Box, ShapeError
+from fitness.engine import Box, ShapeError, Stack
 from search_spaces.errors import InputError, nearest
 from search_spaces.recipe import Recipe, TensorInput, TensorPlan
 from search_spaces.roles import role
@@ -30,9 +31,6 @@ from search_spaces.roles import role
 Contents: TypeAlias = Callable[[tuple[Path, ...]], str]
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-_PER_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers")
-"""Configuration lists with one entry per layer."""
 
 
 class MergeError(RuntimeError):
@@ -79,6 +77,7 @@ class MergedWeights:
         contents: Contents | None = None,
     ) -> None:
         self._opened = sources
+        self._kinds = LayerKinds(sources)
         self._decide = place or partial(place_here, sources.held_bytes(), torch.device("cpu"))
         self._contents = contents
         self._places: dict[int, Placed] = {}
@@ -86,6 +85,7 @@ class MergedWeights:
         self._tables = self._statistics = statistics or Exact()
         self._model_thresholds: dict[tuple[str, tuple[str, ...], float], float] = {}
         self._plans: dict[str, TensorPlan] = {}
+        self._folds: dict[str, Fold] = {}
         self._last: tuple[TensorPlan, ReadyTensor] | None = None
         self._after: dict[str, str] = {}
         self._asked: list[str] = []
@@ -101,7 +101,7 @@ class MergedWeights:
 
         Raises:
             InputError: a source that is not open, layers beyond the sources', a parameter without a
-                value, weights that cannot be normalised.
+                value, weights that cannot be normalised, input scales that cannot be folded.
             TypeError: `payload` is no recipe.
         """
         exactly = isinstance(payload, Exactly)
@@ -122,11 +122,21 @@ class MergedWeights:
                 )
         self._sources = self._opened.with_tokenizer(payload.tokenizer, payload.base)
         self._plans = resolve(payload, self._sources)
+        self._folds = folds(payload, self._sources)
         # Engines ask in an order of their own, the same for every candidate.
         self._after, self._asked = dict(pairwise(self._asked)), []
         for placed in self._places.values():
             placed.forget()
         self._recipe = payload
+
+    def stack(self) -> Stack:
+        """How many layers the prepared recipe's result has, and of what kinds.
+
+        Raises:
+            InputError: layers of different kinds are merged with each other, or layers move of which
+                the configuration does not say how they are built.
+        """
+        return self._kinds.stack(self._prepared())
 
     def names(self) -> tuple[str, ...]:
         """The output's tensors: embeddings, layers from the bottom, final norm and head."""
@@ -217,17 +227,18 @@ class MergedWeights:
         return parts_of(self._plans[self._tied_name(name)])
 
     def output_config(self) -> dict[str, Any]:
-        """The result's config.json: the base's (or first source's), with its depth and dtype."""
+        """The result's config.json: the base's (or first source's), at its depth and dtype.
+
+        Raises:
+            InputError: layers of different kinds are merged with each other, or layers move of which
+                the configuration does not say how they are built.
+        """
         recipe = self._prepared()
-        config = copy.deepcopy(self._sources.config(recipe.sources[0]))
+        self._kinds.check_merges(recipe)
+        owner = recipe.sources[0]
+        origins = origins_of(recipe, self._sources.layers)
+        config = at_layers(self._sources.config(owner), owner, origins, self._kinds)
         text = text_config(config)
-        origins = [layer for _, layer in layers_of(recipe, self._sources.layers)]
-        key = layer_key(config)
-        if key is not None:
-            text[key] = len(origins)
-        for name in _PER_LAYER:
-            if isinstance(text.get(name), list) and len(text[name]) == self._sources.layers:
-                text[name] = [text[name][layer] for layer in origins]
         for part in (config, text):
             for name in ("dtype", "torch_dtype"):
                 if name in part or (
@@ -258,7 +269,8 @@ class MergedWeights:
             out.copy_(whole[box])
             return
         try:
-            finite = self._made_ready(plan).write(out, region)
+            made, fold = self._made_ready(plan), self._folds.get(plan.tensor)
+            finite = write_folded(made, fold, out, region) if fold else made.write(out, region)
         except ValueError as error:  # no such merge of these sources: opposite vectors, say
             raise MergeError(plan.tensor, str(error), finite=True) from error
         if not finite:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from evomerge.report.honest_text import answers_table, gains_table, luck_table
+from evomerge.report.paths import path_text
 from evomerge.report.tables import results, verdict
 from search_spaces.recipe import Recipe
 
@@ -21,7 +22,7 @@ base_model:
 
 A merge of {count} models by `{method}`, found by evomerge:
 candidate {id} of {asked} ({algorithm}, seed {seed}).
-
+{layers}
 ## Scores
 
 {scores}
@@ -66,6 +67,7 @@ def model_card(
         asked=summary["budget"]["done"],
         algorithm=config.search.algorithm or "default algorithm",
         seed=config.search.seed,
+        layers=f"\nLayers: {path_text(recipe)}.\n" if summary["stacks"] else "",
         scores=test_scores(summary) if measured else own_scores(candidate),
         lineage="\n".join(_source_line(name, sources[name]) for name in recipe.sources),
         digest=candidate["recipe_hash"],

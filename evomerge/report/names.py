@@ -4,6 +4,8 @@ WINNER = "winner"
 LABELS = {
     "uniform": "uniform merge",
     "greedy_soup": "greedy soup",
+    "merged": "first stage",
+    "best_start": "best start",
     "random_search": "random search",
     WINNER: "winner",
 }

@@ -4,11 +4,14 @@ from typing import Any
 
 from evomerge.evaluation import AS_SEARCHED, Evaluation
 from evomerge.report.honesty import honesty
+from evomerge.report.names import LABELS
+from evomerge.report.stacks import BEST_START, stacks
 from evomerge.runs.database import CandidateRow, Database
 from evomerge.runs.folder import RunFolder
 from evomerge.search.candidate import Candidate
 from evomerge.search.goals import Goals, plain
 from evomerge.search.standing import Standing
+from evomerge.two_stages import FIRST_PHASE
 
 
 def summarise(run: RunFolder) -> dict[str, Any]:
@@ -24,6 +27,7 @@ def summarise(run: RunFolder) -> dict[str, Any]:
 def _summary(run: RunFolder, database: Database) -> dict[str, Any]:
     goals = stored_goals(run)
     candidates, rows = load_candidates(database)
+    first, first_rows = load_candidates(database, FIRST_PHASE)
     standing = Standing(goals, racing=bool(run.config.fitness.racing.rungs))
     standing.add(candidates)
     front = {member.key for member in standing.archive.front()}
@@ -36,9 +40,9 @@ def _summary(run: RunFolder, database: Database) -> dict[str, Any]:
         "status": _status(run, budget),
         "budget": {
             "evaluations": budget,
-            "done": len(candidates),
-            "failed": sum(not c.evaluation.scored for c in candidates),
-            "cached": sum(row.cached for row in rows),
+            "done": len(first) + len(candidates),
+            "failed": sum(not c.evaluation.scored for c in [*first, *candidates]),
+            "cached": sum(row.cached for row in [*first_rows, *rows]),
         },
         "answers": answers,
         "objectives": database.meta("objectives", []),
@@ -51,6 +55,7 @@ def _summary(run: RunFolder, database: Database) -> dict[str, Any]:
         "averaged": averaged,
         "honesty": honesty(run, goals, candidates, measured(run), averaged),
         "unscored": unscored(run),
+        "stacks": stacks(run, goals),
         "constraints": _constraints(goals, candidates),
     }
 
@@ -178,14 +183,16 @@ def as_searched(run: RunFolder) -> dict[str, dict[str, float]]:
 
 
 def measured(run: RunFolder) -> dict[str, str]:
-    """Name -> recipe hash of what the test items scored: sources, uniform, soup, random search, winner."""
+    """Name -> recipe hash of what the test items scored: sources, and what `LABELS` lists."""
     evaluations = run.database.evaluations("test")
     recipes = run.database.recipes()
     chosen = {
         "winner": run.database.meta("choice", {}).get("recipe_hash"),
         "random_search": run.database.meta("random_choice", {}).get("recipe_hash"),
+        FIRST_PHASE: run.database.meta(f"{FIRST_PHASE}_choice", {}).get("recipe_hash"),
+        BEST_START: run.database.meta(BEST_START, {}).get("recipe_hash"),
     }
-    names = [*run.config.models.sources, "uniform", "greedy_soup", "random_search", "winner"]
+    names = [*run.config.models.sources, *LABELS]
     found: dict[str, str] = {}
     for name in names:
         digest = recipes[name][0] if name in recipes else None

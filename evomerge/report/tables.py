@@ -9,6 +9,7 @@ from rich.table import Table
 
 from evomerge.report.honest_text import answers_table, gains_table, luck_table
 from evomerge.report.names import LABELS, WINNER, label_of
+from evomerge.report.stacks import sentences_of
 
 
 def results(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -71,7 +72,8 @@ def verdict(summary: Mapping[str, Any]) -> str:
         return ""
     means = {name: mean_of([values[n] for n in one]) for name, values in found.items()}
     best = max((n for n in means if n not in LABELS), key=lambda n: means[n]["value"])
-    others = [best, *(n for n in ("uniform", "random_search") if n in means)]
+    rivals = ("uniform", "merged", "best_start", "random_search")
+    others = [best, *(n for n in rivals if n in means)]
     gains = [
         f"{100 * (means['winner']['value'] - means[n]['value']):+.1f} over "
         + (f"the best source ({n})" if n == best else label_of(n))
@@ -109,7 +111,7 @@ def front_table(summary: Mapping[str, Any]) -> Table:
         again = candidate["selection"] or {}
         cells = [
             _cell(candidate["objectives"][name])
-            + (f" → {again[name]['value']:.3f}" if name in again else "")
+            + (f" → {_value(again[name])}" if name in again else "")
             for name in names
         ]
         chosen = candidate["id"] == summary["chosen"]
@@ -153,6 +155,8 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
                 f" the best value was {bound['nearest']:.4g}",
                 highlight=False, markup=False,
             )  # fmt: skip
+    for line in sentences_of(summary["stacks"]):
+        console.print(line, highlight=False, markup=False)
     parts = [front_table(summary)] if summary["candidates"] else []
     if summary["baselines"]:
         parts.append(results_table(summary))
@@ -169,4 +173,20 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
 
 
 def _cell(estimate: Mapping[str, float]) -> str:
-    return f"{estimate['value']:.3f} ± {estimate['se']:.3f}"
+    error = "" if _is_count(estimate) else f" ± {estimate['se']:,.{_decimals(estimate)}f}"
+    return _value(estimate) + error
+
+
+def _value(estimate: Mapping[str, float]) -> str:
+    return f"{estimate['value']:,.{_decimals(estimate)}f}"
+
+
+def _decimals(estimate: Mapping[str, float]) -> int:
+    """Three of a score, none of a count or of what comes in hundreds."""
+    return 0 if _is_count(estimate) or abs(estimate["value"]) >= 100 else 3
+
+
+def _is_count(estimate: Mapping[str, float]) -> bool:
+    """Whether it is a number of layers or the like: whole and exact."""
+    value = estimate["value"]
+    return value > 1 and estimate["se"] == 0 and value == round(value)

@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evomerge.config import RunFile
+from evomerge.config import STACKS, RunFile
 
 if TYPE_CHECKING:
     from evomerge.merge.locations import Location
@@ -73,6 +73,8 @@ def fingerprint(
         "tokenizer": config.models.tokenizer,
         # all of it, `source_memory` too: where a source lies decides which kernel merges it
         "engine": config.engine.model_dump(mode="json"),
+        # vLLM runs stacks otherwise than candidates that are all of one depth
+        "stacks": config.engine.kind == "vllm" and config.space.kind in STACKS,
         "machine": _machine(config),
         "task_code": sorted(_task_code(config, folder)),
         "code": _code(),

@@ -191,6 +191,7 @@ class Ledger:
         if want.part:
             own = self._database.answers(digest, split, want.part)
             known |= own
+            asking = replace(asking, before=self.latest(digest, split).objectives)
             if asking.rungs:  # what it answered counts, whoever asked
                 asking = replace(asking, rungs=(tuple(sorted(own)), *asking.rungs))
         asking = replace(asking, known=known, incumbent=self._incumbent.get(items_of(split)))

@@ -31,6 +31,8 @@ class Algorithm:
             that is cut into cells, so that neighbouring options look alike to it.
         build: a searcher for a problem and a population; imports the library behind it.
         default_population: candidates per generation for a number of variables.
+        lists: whether it varies a list of variable length (the layers of a stack) as a list: inserts,
+            deletes and moves items. To the others a list is a row of coordinates.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Algorithm:
     choices: Literal["unordered", "rounded"]
     build: Callable[[Problem, int], Searcher]
     default_population: Callable[[int], int] = lambda variables: 32
+    lists: bool = False
 
     def takes(self, objectives: int, constraints: int = 0) -> bool:
         """Whether it can search with that many losses and constraints."""
@@ -124,6 +127,7 @@ _TABLE = (
         constraints=True,
         choices="unordered",
         build=_genetic("nsga2"),
+        lists=True,
     ),
     Algorithm(
         "nsga3",
@@ -134,6 +138,7 @@ _TABLE = (
         constraints=True,
         choices="unordered",
         build=_genetic("nsga3"),
+        lists=True,
     ),
     Algorithm(
         "sms_emoa",
@@ -144,6 +149,7 @@ _TABLE = (
         constraints=True,
         choices="unordered",
         build=_genetic("sms_emoa"),
+        lists=True,
     ),
     Algorithm(
         "age_moea",
@@ -154,6 +160,7 @@ _TABLE = (
         constraints=True,
         choices="unordered",
         build=_genetic("age_moea"),
+        lists=True,
     ),
     Algorithm(
         "moead",
@@ -164,6 +171,7 @@ _TABLE = (
         constraints=False,
         choices="unordered",
         build=_slots("Decomposition"),
+        lists=True,
     ),
     Algorithm(
         "ga",
@@ -174,6 +182,7 @@ _TABLE = (
         constraints=True,
         choices="unordered",
         build=_genetic("ga"),
+        lists=True,
     ),
     Algorithm(
         "de",
@@ -274,7 +283,7 @@ _TABLE = (
     ),
     Algorithm(
         "random",
-        "uniform random points: the baseline; learns nothing",
+        "random points, in spaces of stacks random edits of the seeds: the baseline; learns nothing",
         "Bergstra and Bengio 2012, Random Search for Hyper-Parameter Optimization",
         "numpy",
         objectives="any",
@@ -282,6 +291,7 @@ _TABLE = (
         choices="unordered",
         build=_random,
         default_population=lambda variables: 16,
+        lists=True,
     ),
 )
 
@@ -294,8 +304,9 @@ def default_algorithm(objectives: int, chooses: bool = False) -> str:
 
     Args:
         objectives: how many there are.
-        chooses: whether rules or stages are chosen among: to CMA-ES a choice is a plateau per
-            option, and it has been seen to settle on the wrong one.
+        chooses: whether rules, stages or layers are chosen among: to CMA-ES a choice is a plateau
+            per option, and it has been seen to settle on the wrong one; and a list of layers is no
+            list to it.
     """
     return "cmaes" if objectives == 1 and not chooses else "nsga2"
 

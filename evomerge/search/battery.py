@@ -10,105 +10,39 @@ wrong. Import it for an algorithm that is not in the table:
 import random
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from evomerge.search.archive import gains, hypervolume
-from evomerge.search.searcher import Array, Checked, Problem, snapped
+from evomerge.search.battery_lists import check_lists_beat_random_edits, check_lists_replay
+from evomerge.search.battery_tools import (
+    Entry,
+    Score,
+    failing,
+    mixed_results,
+    play,
+    refused,
+    spend,
+    sphere,
+)
+from evomerge.search.searcher import Array, snapped
 
-Score = Callable[[Array, int], tuple[Array, Array]]
-"""What a point [variables] is worth, given its number: losses [objectives], violations."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """An algorithm, used in one way.
-
-    Attributes:
-        name: for messages.
-        build: a searcher for a problem.
-        objectives: how many losses.
-        steady: told of each result as it comes.
-        constraints: whether it prefers candidates that keep them.
-        learns: whether results change what it asks.
-        unordered: whether it searches options without taking them for neighbours.
-        most: candidates that a check may spend, for algorithms that think for long.
-    """
-
-    name: str
-    build: Callable[[Problem], Checked]
-    objectives: int = 1
-    steady: bool = False
-    constraints: bool = True
-    learns: bool = True
-    unordered: bool = True
-    most: int = 10_000
-
-    def searcher(self, variables: int, **options: Any) -> Checked:
-        """A searcher for a problem of that many variables."""
-        return self.build(Problem(variables, self.objectives, steady=self.steady, **options))
-
-
-def sphere(objectives: int, levels: tuple[int, ...] = ()) -> Score:
-    """Mean squared distance to 0.3 (and to 0.7); with levels, the first option of each is best."""
-    numbers = [i for i, n in enumerate(levels) if not n] if levels else slice(None)
-    choices = [i for i, n in enumerate(levels) if n]
-
-    def score(point: Array, number: int) -> tuple[Array, Array]:
-        wrong = sum(point[i] > 1 / levels[i] for i in choices)
-        centres = (0.3, 0.7)[:objectives]
-        losses = [wrong + ((point[numbers] - c) ** 2).sum() for c in centres]
-        return np.array(losses) / len(point), np.zeros(0)
-
-    return score
-
-
-def failing(score: Score, fails: Callable[[Array, int], bool]) -> Score:
-    """`score`, but for candidates that fail."""
-
-    def worth(point: Array, number: int) -> tuple[Array, Array]:
-        losses, violations = score(point, number)
-        return (losses * np.nan if fails(point, number) else losses), violations
-
-    return worth
-
-
-def play(
-    searcher: Checked, candidates: int, score: Score, steady: bool = False, pending: int = 8
-) -> Array:
-    """The points asked, [candidates, variables], results coming in an order of their own.
-
-    Up to `pending` are out at a time; by generations all of one are, and they are told shuffled.
-    """
-    chance = np.random.default_rng(0)
-    points: list[Array] = []
-    out: list[int] = []
-    while len(points) < candidates or out:
-        free = pending - len(out) if steady else 0 if out else searcher.batch
-        for _ in range(min(free, candidates - len(points))):
-            out.append(len(points))
-            points.append(searcher.ask())
-        number = out.pop(int(chance.integers(len(out))))
-        searcher.tell(number, *score(points[number], number))
-    return np.stack(points)
-
-
-def _play(entry: Entry, searcher: Checked, candidates: int, score: Score) -> Array:
-    pending = 8 if entry.most > 100 else 3
-    return play(searcher, min(candidates, entry.most), score, entry.steady, pending)
+__all__ = [
+    "CHECKS", "LEVELS", "Entry", "Score", "check_lists_beat_random_edits", "check_lists_replay",
+    "failing", "mixed_results", "play", "sphere",
+]  # fmt: skip
 
 
 def check_calls_out_of_order(entry: Entry) -> None:
     """What was not asked cannot be told, nor anything twice; asking too much is refused."""
     searcher = entry.searcher(3)
     losses = np.zeros(entry.objectives)
-    _refused(RuntimeError, r"before ask()", lambda: searcher.tell(0, losses, np.zeros(0)))
+    refused(RuntimeError, r"before ask()", lambda: searcher.tell(0, losses, np.zeros(0)))
     searcher.ask()
-    _refused(RuntimeError, r"before ask()", lambda: searcher.tell(1, losses, np.zeros(0)))
+    refused(RuntimeError, r"before ask()", lambda: searcher.tell(1, losses, np.zeros(0)))
     searcher.tell(0, losses, np.zeros(0))
-    _refused(RuntimeError, "called twice", lambda: searcher.tell(0, losses, np.zeros(0)))
+    refused(RuntimeError, "called twice", lambda: searcher.tell(0, losses, np.zeros(0)))
 
 
 def check_wrong_values_are_refused_and_can_be_told_again(entry: Entry) -> None:
@@ -117,12 +51,12 @@ def check_wrong_values_are_refused_and_can_be_told_again(entry: Entry) -> None:
     searcher = entry.searcher(3, constraints=constraints)
     searcher.ask()
     good, met = np.full(entry.objectives, 0.5), np.zeros(constraints)
-    _refused(ValueError, "losses has shape", lambda: searcher.tell(0, np.zeros(9), met))
-    _refused(ValueError, "violations has shape", lambda: searcher.tell(0, good, np.zeros(9)))
-    _refused(ValueError, "neither finite", lambda: searcher.tell(0, good * np.inf, met))
+    refused(ValueError, "losses has shape", lambda: searcher.tell(0, np.zeros(9), met))
+    refused(ValueError, "violations has shape", lambda: searcher.tell(0, good, np.zeros(9)))
+    refused(ValueError, "neither finite", lambda: searcher.tell(0, good * np.inf, met))
     if constraints:
-        _refused(ValueError, "0 or greater", lambda: searcher.tell(0, good, met - 1))
-        _refused(ValueError, "0 or greater", lambda: searcher.tell(0, good, met * np.nan))
+        refused(ValueError, "0 or greater", lambda: searcher.tell(0, good, met - 1))
+        refused(ValueError, "0 or greater", lambda: searcher.tell(0, good, met * np.nan))
     searcher.tell(0, good, met)
 
 
@@ -147,7 +81,7 @@ def check_nobody_s_arrays_are_touched(entry: Entry) -> None:
 def check_points_lie_in_the_unit_cube(entry: Entry) -> None:
     """In 1, 2, 7 and 200 dimensions, the optimum in a corner."""
     for variables, candidates in ((1, 60), (2, 60), (7, 60), (200, 24)):
-        points = _play(
+        points = spend(
             entry,
             entry.searcher(variables, population=10),
             candidates,
@@ -169,7 +103,7 @@ def check_initial_points_come_first(entry: Entry) -> None:
         assert len(np.unique(asked, axis=0)) == len(asked)
         assert searcher.batch + len(asked) >= len(initial)
     full = entry.searcher(3, initial=known, population=12)
-    _play(entry, full, 30, sphere(entry.objectives))
+    spend(entry, full, 30, sphere(entry.objectives))
 
 
 LEVELS = (0, 3, 0, 2, 4, 1)
@@ -179,7 +113,7 @@ def check_choices_come_in_the_middle_of_their_cells(entry: Entry) -> None:
     """Of numbers and options mixed; more than half of the options are tried."""
     searcher = entry.searcher(len(LEVELS), levels=LEVELS, population=10)
     score = failing(sphere(entry.objectives, LEVELS), lambda point, number: number % 5 == 1)
-    points = _play(entry, searcher, 60, score)
+    points = spend(entry, searcher, 60, score)
     for column, count in zip(points.T, LEVELS, strict=True):
         if count:
             cells = set(np.round(column * count - 0.5, 9).tolist())
@@ -215,7 +149,7 @@ def check_failures_never_stop_a_search(entry: Entry) -> None:
     )
     for fails in patterns:
         searcher = entry.searcher(3, population=8)
-        points = _play(entry, searcher, 64, failing(sphere(entry.objectives), fails))
+        points = spend(entry, searcher, 64, failing(sphere(entry.objectives), fails))
         assert np.isfinite(points).all()
         assert len(np.unique(points, axis=0)) == len(points)
 
@@ -228,7 +162,7 @@ def check_failed_candidates_are_no_example(entry: Entry) -> None:
     if not entry.learns or entry.most < 100:
         return
     score = failing(sphere(entry.objectives), lambda point, number: bool(point[0] < 0.5))
-    points = _play(entry, entry.searcher(3, population=10), 200, score)
+    points = spend(entry, entry.searcher(3, population=10), 200, score)
     late = points[-80:, 0]
     assert np.mean(late < 0.5) < 0.75, f"{np.mean(late < 0.5):.0%} of late points fail"
 
@@ -241,7 +175,7 @@ def check_replay_restores_the_state(entry: Entry) -> None:
         searcher = entry.searcher(
             6, levels=levels, seed=seed, population=6, constraints=constraints
         )
-        return _play(entry, searcher, 40, mixed_results(entry, levels))
+        return spend(entry, searcher, 40, mixed_results(entry, levels))
 
     mixed = asked(LEVELS, 3)
     assert np.array_equal(mixed, asked(LEVELS, 3)), "another course the second time"
@@ -250,22 +184,11 @@ def check_replay_restores_the_state(entry: Entry) -> None:
         assert np.array_equal(asked((), 3), asked((), 3)), "another course the second time"
 
 
-def mixed_results(entry: Entry, levels: tuple[int, ...]) -> Score:
-    """Every fourth fails; a constraint is broken at times, where the algorithm takes one."""
-    inner = failing(sphere(entry.objectives, levels), lambda point, number: number % 4 == 3)
-
-    def score(point: Array, number: int) -> tuple[Array, Array]:
-        broken = np.maximum(0.4 - point[:1], 0)[: int(entry.constraints)]
-        return inner(point, number)[0], broken
-
-    return score
-
-
 def check_generations_do_not_depend_on_the_order_of_results(entry: Entry) -> None:
     """Where a search goes by generations, who finishes first must not matter."""
     if entry.steady:
         return
-    shuffled = _play(entry, entry.searcher(3, population=6), 24, sphere(entry.objectives))
+    shuffled = spend(entry, entry.searcher(3, population=6), 24, sphere(entry.objectives))
     searcher = entry.searcher(3, population=6)
     for first in range(0, len(shuffled), 6):
         batch = range(first, min(first + 6, len(shuffled)))
@@ -285,7 +208,7 @@ def check_global_state_is_neither_read_nor_disturbed(entry: Entry) -> None:
         random.seed(seed)
         before: Any = np.random.get_state()
         python, filters = random.getstate(), list(warnings.filters)
-        points = _play(entry, entry.searcher(4, population=6), 40, score)
+        points = spend(entry, entry.searcher(4, population=6), 40, score)
         after: Any = np.random.get_state()
         assert np.array_equal(after[1], before[1]), "drew from numpy.random"
         assert after[2] == before[2], "drew from numpy.random"
@@ -293,7 +216,7 @@ def check_global_state_is_neither_read_nor_disturbed(entry: Entry) -> None:
         assert list(warnings.filters) == filters, "changed the warning filters"
         return points
 
-    _play(entry, entry.searcher(4, population=6), 8, score)  # imports may add filters
+    spend(entry, entry.searcher(4, population=6), 8, score)  # imports may add filters
     try:
         assert np.array_equal(asked(1), asked(2)), "it reads a global generator"
     finally:
@@ -310,7 +233,7 @@ def check_constraints_are_respected(entry: Entry) -> None:
         return sphere(entry.objectives)(point, number)[0], np.maximum(0.5 - point[:4].mean(), [0])
 
     searcher = entry.searcher(4, constraints=1, population=10, seed=1)
-    points = _play(entry, searcher, 300, score)
+    points = spend(entry, searcher, 300, score)
     late = points[-min(100, len(points) // 2) :]
     kept = late[late.mean(axis=1) >= 0.5]
     if len(points) < 100:
@@ -331,7 +254,7 @@ def check_it_beats_random_search(entry: Entry) -> None:
         score, seeds = sphere(entry.objectives, levels), (1, 2) if entry.most > 100 else (1,)
         population = min(10, entry.most // 4)
         played = [
-            _play(
+            spend(
                 entry,
                 entry.searcher(len(levels), levels=levels, population=population, seed=seed),
                 160,
@@ -354,16 +277,6 @@ def _quality(points: Array, score: Score) -> float:
     # the ends of the front are at (0, 0.16) and (0.16, 0)
     worst = np.full(losses.shape[1], -0.25)
     return hypervolume(gains(losses, ["minimize"] * losses.shape[1]), worst)
-
-
-def _refused(kind: type[Exception], text: str, call: Callable[[], object]) -> None:
-    said = None
-    try:
-        call()
-    except kind as error:
-        said = str(error)
-    assert said is not None, f"no {kind.__name__} that says '{text}'"
-    assert text in said, f"it says '{said}', not '{text}'"
 
 
 CHECKS: tuple[Callable[[Entry], None], ...] = tuple(

@@ -3,7 +3,7 @@
 Hansen 2016, The CMA Evolution Strategy: A Tutorial. It learns from the order of a generation and
 from nothing else, so feasibility and ties are expressed as order too: feasible candidates by loss,
 then infeasible ones by their summed violation (Deb 2000, An Efficient Constraint Handling Method
-for Genetic Algorithms; no penalty weight to tune), then failed ones. Choices without an order are
+for Genetic Algorithms; no penalty weight to tune), then failed ones. Choices and whole numbers are
 cells of [0, 1], which the distribution covers as it covers numbers.
 """
 
@@ -14,6 +14,7 @@ import numpy as np
 from cma.boundary_handler import BoundTransform
 from cma.sigma_adaptation import CMAAdaptSigmaCSA
 
+from evomerge.search.edits import random_points
 from evomerge.search.pending import Pending, distinct
 from evomerge.search.searcher import Array, Problem
 
@@ -96,7 +97,7 @@ class Distribution:
         self._ready.clear()
         self.updates += 1
         if self._strategy.stop():
-            self._strategy = self._started(self.generator.random(self._problem.variables))
+            self._strategy = self._started(random_points(self._problem, self.generator, 1)[0])
             self.restarts += 1
 
     def _started(self, mean: Array) -> cma.CMAEvolutionStrategy:

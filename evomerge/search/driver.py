@@ -6,6 +6,7 @@ how a run is resumed (`runs/ledger.py`).
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from evomerge.search.algorithms import ALGORITHMS, build_searcher
 from evomerge.search.asynchronous import Asynchronous
 from evomerge.search.beliefs import believe
 from evomerge.search.candidate import Candidate
+from evomerge.search.edits import filled_up
 from evomerge.search.generational import by_generations
 from evomerge.search.goals import Goals
 from evomerge.search.plan import Clock, Phase, Plan
@@ -24,7 +26,7 @@ from evomerge.search.standing import archive_of
 from evomerge.search.view import View
 from search_spaces.recipe import Recipe
 from search_spaces.space import SearchSpace, to_unit
-from search_spaces.variables import levels
+from search_spaces.variables import Integer, Variable, levels
 
 
 class Driver:
@@ -84,23 +86,37 @@ class Driver:
 def problem_of(plan: Plan, space: SearchSpace, goals: Goals) -> Problem:
     """What a plan's searcher is built from.
 
+    A seeded search begins with the space's seeds; in a fragile space with the first of them that
+    its population has places for, the rest of which are small edits of these.
+
     Raises:
         InputError: the population is too small.
     """
-    single = ALGORITHMS[plan.algorithm].objectives == "one"
-    known = space.seeds().values() if plan.seeded else ()
-    seeds = [to_unit(space, genome) for genome in known]
+    algorithm = ALGORITHMS[plan.algorithm]
     variables = len(space.variables)
-    return Problem(
+    points = [to_unit(space, genome) for genome in space.seeds().values()]
+    seeds = np.array(points).reshape(len(points), variables)
+    problem = Problem(
         variables=variables,
-        objectives=1 if single else len(goals.names),
+        objectives=1 if algorithm.objectives == "one" else len(goals.names),
         constraints=len(goals.constraints),
-        population=plan.population,
         seed=plan.seed,
-        initial=np.array(seeds).reshape(len(seeds), variables),
         levels=tuple(levels(variable) for variable in space.variables),
         steady=plan.schedule == "asynchronous",
+        cells=tuple(cells(variable) for variable in space.variables),
+        slots=space.slots,
+        origins=seeds if space.fragile else seeds[:0],
     )
+    if plan.seeded and len(problem.origins):
+        default = max(algorithm.default_population(variables), len(problem.origins))
+        seeds = filled_up(problem, plan.population or default)
+    initial = seeds if plan.seeded else seeds[:0]
+    return replace(problem, population=plan.population, initial=initial)
+
+
+def cells(variable: Variable) -> int:
+    """How many whole numbers in order it has; 0: it is no whole number."""
+    return variable.high - variable.low + 1 if isinstance(variable, Integer) else 0
 
 
 def finalists(

@@ -1,7 +1,9 @@
 """Optuna's samplers as searchers: one study in memory, one trial per point.
 
 Akiba et al. 2019, Optuna: A Next-generation Hyperparameter Optimization Framework. Variables with
-levels are categorical to Optuna (steps of an integer to its CMA-ES, which has no other way). Pending
+levels are categorical to Optuna (steps of an integer to its CMA-ES, which has no other way), those
+with cells are integers. A list is a row of variables, all of them in every trial: TPE that was shown
+only the items that count, grouped by length, found no better lists and took half as long again. Pending
 candidates are running trials, which TPE and GP avoid. Failed ones are failed trials, which no sampler
 learns from; but to a model of where results are good, where there are none may be better still, and
 TPE and GP would go on failing there: they are told the worst that has been seen. The study is no
@@ -55,7 +57,7 @@ def cmaes(problem: Problem, population: int, seed: int) -> CmaEsSampler:
     return CmaEsSampler(
         seed=seed,
         popsize=population,
-        with_margin=any(problem.levels),
+        with_margin=problem.discrete,
         # the margin would credit an initial point's value to what was sampled in its stead
         n_startup_trials=max(1, len(problem.initial)),
         warn_independent_sampling=False,
@@ -84,7 +86,7 @@ class OptunaSearcher:
         problem: what is searched.
         population: for samplers that have one; for others, points drawn at random first.
         make: the sampler.
-        ordered: variables with levels as integers, not as categories.
+        ordered: variables with levels as integers too, not as categories.
         models: the sampler models where results are good.
     """
 
@@ -176,21 +178,21 @@ class OptunaSearcher:
 
     def _point(self, trial: Trial) -> Array:
         values = list(trial.params.values())[: self._problem.variables]
-        pairs = zip(values, self._problem.levels, strict=True)
+        pairs = zip(values, self._problem.counts, strict=True)
         return np.array([(value + 0.5) / n if n else value for value, n in pairs])
 
     def _parameters(self, point: Array) -> dict[str, Any]:
-        pairs = zip(self._distributions, point.tolist(), self._problem.levels, strict=False)
+        pairs = zip(self._distributions, point.tolist(), self._problem.counts, strict=False)
         return {name: min(int(u * n), n - 1) if n else u for name, u, n in pairs}
 
 
 def _distributions(problem: Problem, ordered: bool) -> Mapping[str, BaseDistribution]:
     found: dict[str, BaseDistribution] = {}
-    for index, count in enumerate(problem.levels):
+    for index, count in enumerate(problem.counts):
         name = f"x{index:05}"  # Optuna sorts by name
         if not count:
             found[name] = FloatDistribution(0.0, 1.0)
-        elif ordered:
+        elif ordered or problem.cells[index]:
             found[name] = IntDistribution(0, count - 1)
         else:
             found[name] = CategoricalDistribution(range(count))

@@ -5,7 +5,8 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from evomerge.search.searcher import Array, Problem, snapped
+from evomerge.search.edits import edited, random_points
+from evomerge.search.searcher import Array, Problem
 
 Note = TypeVar("Note")
 
@@ -16,8 +17,8 @@ _STEPS = 64
 class Pending(Generic[Note]):
     """Numbers points as they are asked and keeps each, with a note, until it is told.
 
-    Two points are the same candidate if their numbers are equal and their variables with levels lie
-    in the same cells; that happens to points of a converged search and in discrete spaces.
+    Two points are the same candidate if they have the same canonical form (`Problem.canonical`); that
+    happens to points of a converged search and in discrete spaces.
 
     Args:
         problem: whose points.
@@ -33,7 +34,7 @@ class Pending(Generic[Note]):
         draws: int = 8,
         forever: bool = False,
     ) -> None:
-        self._levels, self._generator, self._draws = problem.levels, generator, draws
+        self._problem, self._generator, self._draws = problem, generator, draws
         self._known: set[bytes] | None = set() if forever else None
         self._points: dict[int, tuple[Array, Note]] = {}
         self._keys: dict[bytes, int] = {}
@@ -54,9 +55,9 @@ class Pending(Generic[Note]):
                 break
             point, note = draw()
         if not self._new(point):
-            point = moved(point, self._levels, self._generator, self._new)
+            point = moved(point, self._problem, self._generator, self._new)
         if not self._free(point):  # all of a small space has been asked
-            point = moved(point, self._levels, self._generator, self._free)
+            point = moved(point, self._problem, self._generator, self._free)
         self._points[self._asked] = point, note
         key = self._key(point)
         self._keys[key] = self._keys.get(key, 0) + 1
@@ -86,26 +87,32 @@ class Pending(Generic[Note]):
         return self._key(point) not in self._keys
 
     def _key(self, point: Array) -> bytes:
-        return snapped(point, self._levels).tobytes()
+        return self._problem.canonical(point).tobytes()
 
 
 def moved(
     point: Array,
-    levels: tuple[int, ...],
+    problem: Problem,
     generator: np.random.Generator,
     free: Callable[[Array], bool],
 ) -> Array:
-    """A free point near `point` [variables]: a random walk over its variables with levels.
+    """A free point near `point` [variables]: a random walk over its variables that have cells.
 
-    Where there are none it is a random point. After a walk that met no free point: where it ended.
+    Where there are none it is a random point; where there is a list or almost every point is
+    worthless, the walk is one of edits. After a walk that met no free point: where it ended.
     """
-    columns = np.flatnonzero(np.array(levels) > 1)
-    if not len(columns):
+    edits = problem.slots is not None or len(problem.origins) > 0
+    columns = np.flatnonzero(np.array(problem.counts) > 1)
+    if not len(columns) and not edits:
         return generator.random(len(point))
     walker = point.copy()
     for _ in range(_STEPS):
-        column = int(generator.choice(columns))
-        walker[column] = (generator.integers(levels[column]) + 0.5) / levels[column]
+        if edits:
+            walker = edited(walker, problem, 1, generator)
+        else:
+            column = int(generator.choice(columns))
+            cells = problem.counts[column]
+            walker[column] = (generator.integers(cells) + 0.5) / cells
         if free(walker):
             break
     return walker
@@ -122,28 +129,27 @@ def distinct(
         generator: drawn from only where rows repeat.
         taken: [n, variables], other points that are not to be asked again.
     """
-    levels = problem.levels
-    known = set() if taken is None else {row.tobytes() for row in snapped(taken, levels)}
+    known = set() if taken is None else {row.tobytes() for row in problem.canonical(taken)}
     batch: set[bytes] = set()
 
     def new(point: Array) -> bool:
-        key = snapped(point, levels).tobytes()
+        key = problem.canonical(point).tobytes()
         return key not in batch and key not in known
 
     def once(point: Array) -> bool:
-        return snapped(point, levels).tobytes() not in batch
+        return problem.canonical(point).tobytes() not in batch
 
     for row, point in enumerate(points):
         if not new(point):
-            points[row] = moved(point, levels, generator, new)
+            points[row] = moved(point, problem, generator, new)
         if not once(points[row]):  # all of a small space is taken
-            points[row] = moved(point, levels, generator, once)
-        batch.add(snapped(points[row], levels).tobytes())
+            points[row] = moved(point, problem, generator, once)
+        batch.add(problem.canonical(points[row]).tobytes())
     return points
 
 
 def random_start(problem: Problem, generator: np.random.Generator, population: int) -> Array:
-    """A first generation, [population, variables]: the initial points, then uniform ones."""
-    points = generator.random((population, problem.variables))
+    """A first generation, [population, variables]: the initial points, then random ones."""
+    points = random_points(problem, generator, population)
     points[: len(problem.initial)] = problem.initial
     return distinct(points, problem, generator)

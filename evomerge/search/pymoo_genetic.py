@@ -16,9 +16,11 @@ from pymoo.core.population import Population
 from pymoo.core.termination import NoTermination
 from pymoo.operators.selection.tournament import TournamentSelection, compare
 
+from evomerge.search.edits import random_points
 from evomerge.search.pending import Pending, distinct, random_start
-from evomerge.search.pymoo_tools import directions, evaluated, operators, own_warnings, unit_cube
-from evomerge.search.searcher import Array, Problem, snapped
+from evomerge.search.pymoo_operators import operators
+from evomerge.search.pymoo_tools import directions, evaluated, own_warnings, unit_cube
+from evomerge.search.searcher import Array, Problem
 
 Make = Callable[[Problem, dict[str, Any]], Any]
 """pymoo's algorithm for a problem, given the arguments that all of them share."""
@@ -111,7 +113,7 @@ class Pool:
             "sampling": points[kept],
         }
         algorithm = self._make(self._problem, options)
-        if any(self._problem.levels):  # a pool may hold all there is of a small space
+        if self._problem.discrete:  # a pool may hold all there is of a small space
             algorithm.mating.n_max_iterations = _MATINGS
         algorithm.setup(self._cube, termination=NoTermination(), seed=seed, verbose=False)
         self._algorithm = algorithm
@@ -120,7 +122,8 @@ class Pool:
     def breed(self) -> Array:
         """[n, variables] offspring, n at most what was asked for; 0 where no new point was found.
 
-        (pymoo mates up to 100 times for points that are not in the pool; a few times with levels.)
+        (pymoo mates up to 100 times for points that are not in the pool; here a few times where
+        candidates may repeat.)
         """
         with own_warnings():
             offspring = self._algorithm.ask()
@@ -137,7 +140,8 @@ class Pool:
             self._advance(Population.new(X=points[new]), losses[new], violations[new])
 
     def _advance(self, individuals: Population, losses: Array, violations: Array) -> None:
-        with own_warnings():
+        # AGE-MOEA divides by the distance to the best of all losses, which a candidate may have
+        with own_warnings(), np.errstate(divide="ignore"):
             self._algorithm.tell(infills=evaluated(self._cube, individuals, losses, violations))
 
 
@@ -145,7 +149,7 @@ class GeneticGenerations:
     """Generations of a pool, told only of candidates that did not fail.
 
     The pool starts with the first generation in which something succeeded; until then generations
-    are drawn uniformly.
+    are drawn at random (`random_points`).
     """
 
     def __init__(self, problem: Problem, population: int, make: Make) -> None:
@@ -158,7 +162,7 @@ class GeneticGenerations:
         """[population, variables]: offspring of the pool."""
         if self._pool.started:
             self._points = self._topped_up(self._pool.breed())
-        self._points = snapped(self._points, self._problem.levels)
+        self._points = self._problem.canonical(self._points)
         return self._points
 
     def tell(self, losses: Array, violations: Array) -> None:
@@ -182,7 +186,7 @@ class GeneticGenerations:
         return distinct(points, self._problem, self._generator)
 
     def _random(self, number: int) -> Array:
-        points = self._generator.random((number, self._problem.variables))
+        points = random_points(self._problem, self._generator, number)
         return distinct(points, self._problem, self._generator)
 
 
@@ -191,7 +195,7 @@ class SteadyGenetic:
 
     (mu + 1) selection without a barrier (Durillo et al. 2008, A Study of Master-Slave Approaches to
     Parallelize NSGA-II). Until `population` candidates have succeeded, in whatever order, asks are
-    the initial points and then uniform random ones: a pool of the first few that came would be bred
+    the initial points and then random ones: a pool of the first few that came would be bred
     from what is quick to evaluate.
     """
 
@@ -228,7 +232,8 @@ class SteadyGenetic:
 
     def _draw(self) -> tuple[Array, None]:
         if self._known:
-            return snapped(self._known.pop(0), self._problem.levels), None
+            return self._problem.canonical(self._known.pop(0)), None
         children = self._pool.breed() if self._pool.started else []
-        point = children[0] if len(children) else self._generator.random(self._problem.variables)
-        return snapped(point, self._problem.levels), None
+        if not len(children):
+            children = random_points(self._problem, self._generator, 1)
+        return self._problem.canonical(children[0]), None

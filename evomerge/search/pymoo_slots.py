@@ -1,4 +1,5 @@
-"""Algorithms on pymoo whose population is a row of slots: DE, PSO, MOEA/D.
+"""Algorithms on pymoo whose population is a row of slots: DE, PSO, MOEA/D. (Slots of a population;
+those of a list in a genome are `search_spaces.slots`.)
 
 A trial belongs to the slot it was made for: the target vector it may replace, the particle that it
 moves, the direction in which it looks for a compromise. So slots can be served one by one, in any
@@ -17,14 +18,10 @@ from pymoo.core.individual import Individual
 from pymoo.core.population import Population
 from pymoo.core.termination import NoTermination
 
+from evomerge.search.edits import random_points
 from evomerge.search.pending import Pending, distinct, random_start
-from evomerge.search.pymoo_tools import (
-    directions,
-    evaluated,
-    operators,
-    redraw,
-    unit_cube,
-)
+from evomerge.search.pymoo_operators import operators, redraw
+from evomerge.search.pymoo_tools import directions, evaluated, unit_cube
 from evomerge.search.searcher import Array, Problem
 
 
@@ -240,8 +237,8 @@ class SlotGenerations:
         self._losses[self._missing], self._violations[self._missing] = losses, violations
         self._missing = np.isnan(self._losses).any(axis=1)
         if self._missing.any():
-            fresh = self._generator.random((int(self._missing.sum()), self._problem.variables))
-            self._points[self._missing] = fresh
+            missing = int(self._missing.sum())
+            self._points[self._missing] = random_points(self._problem, self._generator, missing)
             self._points = distinct(self._points, self._problem, self._generator)
             return
         seed = int(self._generator.integers(2**31))
@@ -252,7 +249,7 @@ class SteadySlots:
     """Slots that are served whenever there is an ask: the one idle for longest, trials pending least.
 
     Until `population` candidates have succeeded, in whatever order, asks are the initial points and
-    then uniform random ones; of these, what comes later competes for a slot like a trial.
+    then random ones; of these, what comes later competes for a slot like a trial.
     """
 
     def __init__(self, problem: Problem, population: int, start: Start) -> None:
@@ -299,7 +296,7 @@ class SteadySlots:
         if self._known:
             return self._known.pop(0), None
         if self._slots is None:
-            return self._generator.random(self._problem.variables), None
+            return random_points(self._problem, self._generator, 1)[0], None
         slot = self._idle()
         [trial] = self._slots.trials([slot])
         point = np.array(trial.get("X"), dtype=float)[None]

@@ -1,15 +1,19 @@
-"""Uniform random search: the baseline every other searcher has to beat at the same budget."""
+"""Random search: the baseline every other searcher has to beat at the same budget."""
 
 import numpy as np
 
+from evomerge.search.edits import MANY, random_points
 from evomerge.search.pending import Pending
 from evomerge.search.searcher import Array, Problem
 
 
 class RandomSearch:
-    """Draws every point uniformly from the unit cube; the first are the initial points.
+    """Draws points independently of what any was worth; the first are the initial points.
 
-    It learns nothing, so it goes on whatever is pending, also where generations are asked for.
+    They are uniform in the unit cube. Where almost all such points are worthless (a problem with
+    `origins`) that would be a baseline of straw: they are then edits of the origins, each drawn at
+    random and mutated 1 to 8 times. It learns nothing, so it goes on whatever is pending, also where
+    generations are asked for.
     """
 
     def __init__(self, problem: Problem, population: int) -> None:
@@ -36,6 +40,6 @@ class RandomSearch:
     def _draw(self) -> tuple[Array, None]:
         # drawn also where an initial point takes its place: points do not depend on how many
         # of those there are
-        point = self._generator.random(self._problem.variables)
+        [point] = random_points(self._problem, self._generator, 1, MANY)
         known = self._problem.initial
         return (known[self._asked] if self._asked < len(known) else point), None

@@ -1,70 +1,12 @@
 """Ask and tell: the protocol every search algorithm follows, and the wrapper that enforces it."""
 
-from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from search_spaces.errors import InputError
+from evomerge.search.problem import Array, Problem, snapped
 
-Array = NDArray[np.float64]
-
-
-def _nothing_known() -> Array:
-    return np.empty((0, 0))
-
-
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """What a searcher is built from: plain data, so that a run can be rebuilt from its run file.
-
-    Attributes:
-        variables: number of variables, at least 1; each lies in [0, 1].
-        objectives: number of losses, at least 1.
-        constraints: number of violations, 0 or more.
-        population: candidates per generation, at least 2; None: the algorithm's default, raised to
-            the number of initial points where that is greater.
-        seed: of everything random in the searcher, 0 or more.
-        initial: [k, variables] in [0, 1], known good starting points; k may be 0. The first asks
-            are these, in this order, each once.
-        levels: per variable the number of options without an order that [0, 1] is cut into equal
-            cells for, 0 for a number; () if all are numbers.
-        steady: learn from every result as it comes (True), or from whole generations (False).
-
-    Raises:
-        InputError: the population is too small for a generation or for the initial points.
-        ValueError: any other number or shape out of its range.
-    """
-
-    variables: int
-    objectives: int
-    constraints: int = 0
-    population: int | None = None
-    seed: int = 0
-    initial: Array = field(default_factory=_nothing_known)
-    levels: tuple[int, ...] = ()
-    steady: bool = False
-
-    def __post_init__(self) -> None:
-        if self.variables < 1 or self.objectives < 1 or self.constraints < 0 or self.seed < 0:
-            raise ValueError(
-                f"Problem(variables={self.variables}, objectives={self.objectives}, constraints="
-                f"{self.constraints}, seed={self.seed}): at least 1, 1, 0 and 0"
-            )
-        levels = self.levels or (0,) * self.variables
-        if len(levels) != self.variables or min(levels) < 0:
-            raise ValueError(
-                f"levels {self.levels}: one per variable ({self.variables}), 0 for a number"
-            )
-        object.__setattr__(self, "levels", tuple(int(n) for n in levels))
-        object.__setattr__(self, "initial", _starting_points(self.initial, self.levels))
-        if self.population is None:
-            return
-        _require_population(self.population, 2, "a generation has at least 2 candidates")
-        known = len(self.initial)
-        rule = f"the first generation holds the {known} known starting points"
-        _require_population(self.population, known, rule)
+__all__ = ["Array", "Checked", "Problem", "Searcher", "snapped"]
 
 
 class Searcher(Protocol):
@@ -117,12 +59,12 @@ class Checked:
         return self._searcher.batch
 
     def ask(self) -> Array:
-        """The next point, [variables] in [0, 1]; variables with levels in the middle of a cell.
+        """The next point, [variables] in [0, 1], in its canonical form (`Problem.canonical`).
 
         Raises:
             RuntimeError: the generation has been asked and waits for `tell`.
         """
-        point = snapped(self._searcher.ask(), self._problem.levels)
+        point = self._problem.canonical(self._searcher.ask())
         self._pending.add(self._asked)
         self._asked += 1
         return point
@@ -147,40 +89,6 @@ class Checked:
             raise ValueError(f"tell({number}): violations are 0 or greater where nothing failed")
         self._pending.remove(number)
         self._searcher.tell(number, losses, violations)
-
-
-def snapped(points: Array, levels: tuple[int, ...]) -> Array:
-    """A copy of `points` [..., variables] with every variable that has levels in its cell's middle."""
-    points = np.array(points, dtype=np.float64)
-    counts = np.array(levels)
-    columns = np.flatnonzero(counts)
-    cells = counts[columns]
-    index = np.minimum(np.floor(points[..., columns] * cells), cells - 1)
-    points[..., columns] = (index + 0.5) / cells
-    return points
-
-
-def _starting_points(initial: Array, levels: tuple[int, ...]) -> Array:
-    variables = len(levels)
-    points = np.array(initial, dtype=np.float64)
-    if points.size == 0:
-        return np.empty((0, variables))
-    if points.ndim != 2 or points.shape[1] != variables:
-        raise ValueError(f"initial has shape {points.shape}: it is [k, {variables}]")
-    if not ((points >= 0) & (points <= 1)).all():
-        raise ValueError("initial has values outside [0, 1]: map them to the unit cube first")
-    # The same candidate twice would be an evaluation wasted (and pymoo refuses duplicates).
-    _, first = np.unique(snapped(points, levels), axis=0, return_index=True)
-    points = points[np.sort(first)]
-    points.flags.writeable = False
-    return points
-
-
-def _require_population(population: int, least: int, rule: str) -> None:
-    if population < least:
-        raise InputError(
-            f"population {population}", rule, "search.population", f"use {least} or more"
-        )
 
 
 def _checked(name: str, values: Array, size: int) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,10 +27,12 @@ class Slot:
     Attributes:
         checkpoint_name: what to ask the `WeightProvider` for.
         target: the model's own storage, written in place.
+        layer: where it is in the stack, from 0; None outside.
     """
 
     checkpoint_name: str
     target: torch.Tensor
+    layer: int | None = None
 
 
 def pick_device(device: str) -> torch.device:
@@ -123,8 +126,15 @@ def longest_input(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) 
     return min(int(tokenizer.model_max_length), UNLIMITED)
 
 
-def weight_slots(model: PreTrainedModel, folder: Path) -> list[Slot]:
+def weight_slots(
+    model: PreTrainedModel, folder: Path, layers: Mapping[int, int] | None = None
+) -> list[Slot]:
     """Every weight of `model` once (tied weights are one), with its checkpoint name.
+
+    Args:
+        model: with all its layers in place.
+        folder: its configuration, and perhaps weights.
+        layers: by the `id` of each weight of the stack, its layer.
 
     Raises:
         FitnessError: `folder` holds safetensors in which a weight of the model cannot be found.
@@ -147,7 +157,8 @@ def weight_slots(model: PreTrainedModel, folder: Path) -> list[Slot]:
                 f"model of type '{model.config.model_type}'",
                 "save the model with transformers' save_pretrained, or use another engine",
             )
-        slots.append(Slot(found[0], state[names[0]]))
+        target = state[names[0]]
+        slots.append(Slot(found[0], target, (layers or {}).get(id(target))))
     return slots
 
 

@@ -15,6 +15,7 @@ from fitness.engines.generation import generate
 from fitness.engines.lengths import PromptLengths
 from fitness.engines.loglikelihood import loglikelihoods
 from fitness.engines.resident import (
+    Slot,
     build_model,
     build_tokenizer,
     end_tokens,
@@ -22,6 +23,7 @@ from fitness.engines.resident import (
     pick_device,
     weight_slots,
 )
+from fitness.engines.running_layers import RunningLayers
 from fitness.errors import FitnessError
 from fitness.items import Reply, Request
 
@@ -32,8 +34,9 @@ class TransformersEngine:
     Replies equal those of lm-eval's `HFLM` on the same weights, up to the rounding of batches.
 
     Args:
-        config_folder: folder with `config.json` and the tokenizer. Weights there are not loaded;
-            if there are safetensors, their names are checked against the model's.
+        config_folder: folder with `config.json` and the tokenizer, of a model as deep as the
+            deepest candidate. Weights there are not loaded; if there are safetensors, their names
+            are checked against the model's.
         weights: where candidates' weights come from.
         dtype: `float32`, `bfloat16` or `float16`, of the resident model.
         device: `auto` (a GPU if there is one), or a torch device.
@@ -60,7 +63,8 @@ class TransformersEngine:
         self._weights = weights
         self._batch_tokens = batch_tokens
         self._model = build_model(folder, dtype, pick_device(device), trust_remote_code)
-        self._slots = weight_slots(self._model, folder)
+        self._layers = RunningLayers(self._model)
+        self._slots = weight_slots(self._model, folder, self._layers.layers())
         self.tokenizer = build_tokenizer(folder, trust_remote_code)
         self._encoder = Encoder(self.tokenizer, end_tokens(folder, self._model.config))
         self.max_model_len = max_model_len or longest_input(self._model.config, self.tokenizer)
@@ -69,26 +73,23 @@ class TransformersEngine:
 
     @torch.no_grad()
     def load(self, payload: object) -> None:
-        """Make the resident model the candidate `payload`, writing every weight in place.
+        """Make the resident model the candidate `payload`, writing every weight that runs in place.
 
-        A load that fails leaves the model unusable until the next one succeeds, which rewrites
-        everything.
+        It may be shallower than the model of the folder: only its layers are written and run. A
+        load that fails leaves the model unusable until the next one succeeds, which sets and writes
+        everything anew.
 
         Raises:
-            FitnessError: the provider's tensor has another shape than the model's.
+            FitnessError: the provider's tensor has another shape than the model's, or none of that
+                name, or there are more layers than the model was built with, or of other kinds.
         """
         self._loaded = False
         self._weights.prepare(payload)
+        stack = self._weights.stack()
+        self._layers.run(stack)
         for slot in self._slots:
-            try:
-                self._weights.write(slot.checkpoint_name, slot.target)
-            except ShapeError as error:
-                raise FitnessError(
-                    f"tensor '{error.name}' of shape {error.found}",
-                    f"the resident model needs {error.needed}",
-                    "engine",
-                    "give sources of the base model's architecture and vocabulary",
-                ) from error
+            if slot.layer is None or slot.layer < stack.depth:
+                self._write(slot)
         self._loaded = True
 
     def answer(self, requests: Sequence[Request]) -> list[Reply]:
@@ -119,7 +120,7 @@ class TransformersEngine:
         """Free the model; the engine cannot be used again."""
         self._loaded = False
         self._slots.clear()
-        del self._model
+        del self._model, self._layers
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -130,6 +131,27 @@ class TransformersEngine:
             FitnessError: prompt and answer together are longer than `max_model_len`.
         """
         self.lengths.check(requests)
+
+    def _write(self, slot: Slot) -> None:
+        remedy = "give sources of the base model's architecture and vocabulary"
+        try:
+            self._weights.write(slot.checkpoint_name, slot.target)
+        except ShapeError as error:
+            raise FitnessError(
+                f"tensor '{error.name}' of shape {error.found}",
+                f"the resident model needs {error.needed}",
+                "engine",
+                remedy,
+            ) from error
+        except KeyError as error:
+            if error.args != (slot.checkpoint_name,):
+                raise
+            raise FitnessError(
+                f"no tensor '{slot.checkpoint_name}'",
+                "the resident model needs it, the candidate has none of that name",
+                "engine",
+                remedy,
+            ) from error
 
     @staticmethod
     def _by_decoding(requests: Sequence[Request]) -> dict[Decoding, list[int]]:

@@ -1,13 +1,22 @@
 """Objectives: the named numbers a search maximises or minimises, computed from responses."""
 
 from fitness.objectives.custom import function_estimate
-from fitness.objectives.objectives import ByItem, Objectives, TaskEstimator
-from fitness.objectives.spec import COSTS, DIRECTIONS, KINDS, ObjectiveSpec, direction_of
+from fitness.objectives.objectives import ByCost, ByItem, Objectives, TaskEstimator
+from fitness.objectives.spec import (
+    COSTS,
+    DIRECTIONS,
+    KINDS,
+    MODEL_COSTS,
+    ObjectiveSpec,
+    direction_of,
+)
 
 __all__ = [
     "COSTS",
     "DIRECTIONS",
     "KINDS",
+    "MODEL_COSTS",
+    "ByCost",
     "ByItem",
     "ObjectiveSpec",
     "Objectives",

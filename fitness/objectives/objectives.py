@@ -20,6 +20,9 @@ TaskEstimator = Callable[[Sequence[Response]], Estimate]
 ByItem = Mapping[tuple[str, int], float]
 """A number in [0, 1] per item, by task and index."""
 
+ByCost = Mapping[str, Estimate]
+"""Costs of the model that answers, by their names in `MODEL_COSTS`."""
+
 
 class Objectives:
     """Computes every objective of a run from a candidate's responses.
@@ -62,6 +65,7 @@ class Objectives:
         finite: bool = True,
         incumbent: ByItem | None = None,
         agreement: ByItem | None = None,
+        model: ByCost | None = None,
     ) -> dict[str, Estimate]:
         """Every objective of one candidate, by name.
 
@@ -73,17 +77,24 @@ class Objectives:
             incumbent: the incumbent's score in [0, 1] on every item of `responses`, for `flips`.
             agreement: share of the candidate's neighbours that answer as it does, in [0, 1], on
                 every item of `responses`, for `consistency`.
+            model: the costs of the model itself, those in use at least.
 
         Raises:
             FitnessError: no responses for a task in use, an item without its incumbent's score,
-                agreement or loss where it is needed, or a custom function that fails.
+                agreement or loss where it is needed, a cost of the model that is not passed, or a
+                custom function that fails.
         """
         by_task: dict[str, list[Response]] = {}
         for response in responses:
             by_task.setdefault(response.task, []).append(response)
         pools = {task: pool if finite else None for task, pool in self._pools.items()}
         beside = {"flips": incumbent or {}, "consistency": agreement or {}}
-        return {spec.name: self._measure(spec, by_task, pools, beside) for spec in self.specs}
+        return {
+            spec.name: _of_model(spec, model or {})
+            if spec.of_model
+            else self._measure(spec, by_task, pools, beside)
+            for spec in self.specs
+        }
 
     def _measure(
         self, spec: ObjectiveSpec, by_task: ByTask, pools: Pools, beside: Mapping[str, ByItem]
@@ -146,6 +157,18 @@ class Objectives:
         """Mean over items: tasks weigh by their number of items unless weights say."""
         weights = [float(spec.tasks.get(task, 0) or self._pools[task]) for task in estimates]
         return weighted(list(estimates.values()), weights)
+
+
+def _of_model(spec: ObjectiveSpec, model: ByCost) -> Estimate:
+    """A cost of the model: what was passed."""
+    require(
+        spec.cost in model,
+        f"cost '{spec.cost}'",
+        "no answer tells it",
+        spec.where,
+        "pass it to `measure`",
+    )
+    return model[spec.cost]
 
 
 def _cost_of(cost: str, answers: Sequence[Response], pool: int | None) -> Estimate:

@@ -21,7 +21,11 @@ KINDS = (
     "function",
 )
 DIRECTIONS = ("maximize", "minimize")
-COSTS = ("tokens", "truncated", "parse_failures")
+ANSWER_COSTS = ("tokens", "truncated", "parse_failures")
+"""Costs read off generated answers."""
+MODEL_COSTS = ("layers", "parameters", "kv_bytes", "tokens_per_second")
+"""Costs of the model that answers, which no answer tells: `Objectives.measure` is given them."""
+COSTS = (*ANSWER_COSTS, *MODEL_COSTS)
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ class ObjectiveSpec:
             - `worst`: the least of several tasks' scores; the greatest where `direction` is
               `minimize`.
             - `spread`: standard deviation over tasks of their scores, in their unit; `minimize`.
-            - `cost`: a mean over generated answers; `minimize`.
+            - `cost`: a mean over generated answers, or a number of the model itself; `minimize`, but
+              for `tokens_per_second`.
             - `loss`: negative log-likelihood of the gold answer (nats per token); `minimize`.
             - `flips`: what is lost on items that an incumbent had right, in [0, 1]; `minimize`.
             - `consistency`: share of answers that neighbours of the candidate give as well.
@@ -45,9 +50,11 @@ class ObjectiveSpec:
         direction: `maximize` or `minimize`.
         tasks: weight by task. One entry for `task`, at least one for `weighted` and `loss`, two for
             `worst` and `spread`, whose weights say nothing; for the others, empty is all tasks, each
-            with its number of items for its weight.
-        cost: `tokens` (mean tokens per generated answer), `truncated` (share of answers that hit
-            the token limit) or `parse_failures` (share in which no answer was found).
+            with its number of items for its weight. A cost of the model has none.
+        cost: of answers `tokens` (mean tokens per generated answer), `truncated` (share of answers
+            that hit the token limit) or `parse_failures` (share in which no answer was found); of
+            the model `layers`, `parameters`, `kv_bytes` (of keys and values, per token) or
+            `tokens_per_second` (of prompts and answers, measured).
         function: `path/to/file.py:name` or `package.module:name`.
     """
 
@@ -62,6 +69,11 @@ class ObjectiveSpec:
     def where(self) -> str:
         """The objective, for errors."""
         return f"objective '{self.name}'"
+
+    @property
+    def of_model(self) -> bool:
+        """Whether it is a number of the model itself, which no answer tells."""
+        return self.kind == "cost" and self.cost in MODEL_COSTS
 
 
 def direction_of(
@@ -104,6 +116,13 @@ def check_spec(spec: ObjectiveSpec, pools: Mapping[str, int]) -> None:
         known("task", task, list(pools), spec.where)
     if spec.kind == "cost":
         known("cost", spec.cost, COSTS, spec.where)
+    require(
+        not (spec.of_model and spec.tasks),
+        f"cost '{spec.cost}' of tasks {list(spec.tasks)}",
+        "it is the model's, whatever it is asked",
+        spec.where,
+        "leave the tasks out",
+    )
     _check_count(spec)
     positive = all(weight > 0 and math.isfinite(weight) for weight in spec.tasks.values())
     require(positive, f"weights {dict(spec.tasks)}", "each must be finite and above 0", spec.where)

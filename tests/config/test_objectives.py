@@ -5,11 +5,20 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from evomerge.config import RunFile
-from evomerge.objectives import incumbents, losses, neighbour_step, spec_of
+from evomerge.config import Engine, RunFile
+from evomerge.objectives import (
+    cache_itemsize,
+    incumbents,
+    is_timed,
+    losses,
+    model_costs,
+    neighbour_step,
+    spec_of,
+)
 from fitness.errors import FitnessError
-from fitness.objectives import ObjectiveSpec
+from fitness.objectives import COSTS, ObjectiveSpec
 from fitness.tasks import TaskSpec, compile_tasks
+from search_spaces.errors import InputError
 from tests.fitness.conftest import choices, exact_match, questions, write_task
 
 MODELS = {"base": "b", "experts": {"x": "x", "y": "y"}}
@@ -45,6 +54,15 @@ FORMS = [
         ObjectiveSpec("both", "weighted", tasks={"maths": 1.0, "words": 3.0}),
     ),
     ({"cost": "tokens"}, ObjectiveSpec("tokens", "cost", "minimize", cost="tokens")),
+    ({"cost": "layers"}, ObjectiveSpec("layers", "cost", "minimize", cost="layers")),
+    (
+        {"cost": "kv_bytes", "name": "cache"},
+        ObjectiveSpec("cache", "cost", "minimize", cost="kv_bytes"),
+    ),
+    (
+        {"cost": "tokens_per_second"},
+        ObjectiveSpec("tokens_per_second", "cost", "maximize", cost="tokens_per_second"),
+    ),
     ({"function": "f.py:best"}, ObjectiveSpec("best", "function", function="f.py:best")),
     ({"flips": "y"}, ObjectiveSpec("flips", "flips", "minimize")),
     ({"flips": "uniform", "name": "lost"}, ObjectiveSpec("lost", "flips", "minimize")),
@@ -85,6 +103,7 @@ REFUSED = [
         "give exactly one of task, tasks, worst, spread, cost, loss, flips, consistency, function",
     ),
     ({"task": "maths", "loss": "maths"}, "give exactly one of"),
+    ({"cost": "layer"}, "'tokens', 'truncated', .*'layers', 'parameters', 'kv_bytes' or 'tokens_"),
     ({"worst": ["maths", "word"]}, "objective on unknown task 'word'; did you mean 'words'"),
     ({"spread": ["maths", "word"]}, "objective on unknown task 'word'; did you mean 'words'"),
     ({"loss": "math"}, "objective on unknown task 'math'; did you mean 'maths'"),
@@ -146,3 +165,40 @@ def test_constraints_take_the_new_names():
     }
     found = RunFile.model_validate({"models": MODELS, "fitness": fitness}).fitness.all_constraints
     assert [(c.objective, c.bound) for c in found] == [("words_loss", 1.5), ("flips", 0.02)]
+
+
+def test_every_cost_that_is_measured_may_be_named():
+    for cost in COSTS:
+        (objective,) = run_file({"cost": cost}).fitness.objectives
+        assert (objective.label, objective.kind) == (cost, "cost")
+
+
+def test_costs_of_the_model_that_a_run_asks_for():
+    assert model_costs(run_file("maths", {"cost": "tokens"})) == frozenset()
+    found = run_file("maths", {"cost": "layers", "name": "depth"}, {"cost": "kv_bytes"})
+    assert model_costs(found) == {"layers", "kv_bytes"}
+    assert not is_timed(found)
+    assert is_timed(run_file({"cost": "tokens_per_second", "name": "speed"}))
+    bounded = run_file("maths", {"cost": "layers", "at_most": 32}).fitness.all_constraints
+    assert [(c.objective, c.sign, c.bound) for c in bounded] == [("layers", "<=", 32)]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "chosen", "bytes_"),
+    [
+        ("float32", None, 4),
+        ("bfloat16", "auto", 2),
+        ("float16", "fp8_e4m3", 1),
+        ("float32", "bfloat16", 2),
+    ],
+)
+def test_bytes_of_a_number_in_the_cache(dtype, chosen, bytes_):
+    arguments = {} if chosen is None else {"kv_cache_dtype": chosen}
+    engine = Engine(kind="vllm", dtype=dtype, arguments=arguments)
+    assert cache_itemsize(engine) == bytes_
+
+
+def test_an_unknown_cache_is_refused():
+    engine = Engine(kind="vllm", arguments={"kv_cache_dtype": "nvfp4"})
+    with pytest.raises(InputError, match=r"engine.arguments: kv_cache_dtype 'nvfp4': the size"):
+        cache_itemsize(engine)

@@ -11,7 +11,9 @@ from safetensors import safe_open
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from fitness.engine import ShapeError
+from fitness.engine import ShapeError, Stack
+from fitness.engines.resident import stored_names
+from fitness.engines.stacks import layer_of
 
 ALPHABET = "abcdefgh0123:? \n"
 TEMPLATE = (
@@ -28,6 +30,11 @@ class FolderWeights:
 
     def prepare(self, payload):
         self.prepared = Path(payload)
+
+    def stack(self):
+        assert self.prepared is not None
+        layers = {layer_of(name) for name in stored_names(self.prepared)} - {None}
+        return Stack(len(layers))
 
     def tensor(self, name, box=()):
         assert self.prepared is not None

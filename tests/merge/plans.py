@@ -56,7 +56,7 @@ def plan_of(
     return TensorPlan(
         tensor,
         rule,
-        TensorInput("base", tensor, {}) if based and rule.base != "source" else None,
+        TensorInput("base", tensor, {}) if based and rule.takes_base else None,
         tuple(TensorInput(f"expert{i}", tensor, values) for i, values in enumerate(own)),
         {n: v for n, v in values.items() if not PARAMETERS[n].per_source and n not in OVERRIDES},
         seed,

@@ -213,12 +213,13 @@ def test_a_stack_of_slices(family: Callable[..., Family]):
 def test_per_layer_configuration_follows_the_layers(family: Callable[..., Family]):
     made = family("qwen2")
     sources = open_sources(made.folders)
-    sources.config("a")["layer_types"] = ["first", "second", "third"]
+    kinds = ["full_attention", "sliding_attention", "full_attention"]
+    sources.config("a")["layer_types"] = [*kinds]
     weights = MergedWeights(sources)
     weights.prepare(recipe_of("linear", {"a": {"weight": 1.0}}, spans=[(0, 3), (1, 2)]))
     config = weights.output_config()
-    assert config["layer_types"] == ["first", "second", "third", "second"]
-    assert sources.config("a")["layer_types"] == ["first", "second", "third"], "untouched"
+    assert config["layer_types"] == [*kinds, "sliding_attention"]
+    assert sources.config("a")["layer_types"] == kinds, "untouched"
 
 
 @pytest.mark.parametrize(("dtype", "stored"), [("bfloat16", "bfloat16"), (None, "float32")])

@@ -28,6 +28,7 @@ def entries():
             algorithm.constraints,
             learns=name not in ("qmc", "random"),
             unordered=algorithm.choices == "unordered",
+            lists=algorithm.lists,
             most=DEAR.get((name, objectives), 10_000),
         )
         for name, algorithm in ALGORITHMS.items()

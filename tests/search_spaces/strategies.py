@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from search_spaces.recipe import Clause, Input, Parameters, Recipe, Setting, Slice, parameters
 from search_spaces.roles import COMPONENTS
 from search_spaces.rules import METHOD, OVERRIDES, PARAMETERS, RULES, Rule
+from search_spaces.validation import GREATEST_SCALE, LEAST_SCALE
 
 _TEXT = st.characters(exclude_categories=["Cs"])
 names = st.text(_TEXT, min_size=1, max_size=8).filter(lambda n: n not in ("base", "union"))
@@ -50,6 +51,12 @@ def _settings(rule: Rule, allowed: list[str]):
     return st.fixed_dictionaries({}, optional=optional).map(parameters)
 
 
+scales = st.just(1.0) | st.floats(LEAST_SCALE, GREATEST_SCALE).flatmap(
+    lambda s: st.sampled_from([s, -s])
+)
+"""Of what flows into a slice."""
+
+
 @st.composite
 def _slice(draw, rule: Rule, sources: list[str], spanned: bool) -> Slice:
     own = [p for p in rule.parameters if PARAMETERS[p].per_source]
@@ -59,7 +66,8 @@ def _slice(draw, rule: Rule, sources: list[str], spanned: bool) -> Slice:
         start = draw(st.integers(0, 9)) if spanned else 0
         span = (start, start + length) if spanned else None
         inputs.append(Input(source, span, draw(_settings(rule, own))))
-    return Slice(tuple(inputs), draw(_settings(rule, list(rule.parameters))))
+    scale = draw(scales) if spanned else 1.0
+    return Slice(tuple(inputs), draw(_settings(rule, list(rule.parameters))), scale)
 
 
 def _peers(rule: Rule, count: int) -> list[str]:
@@ -67,7 +75,7 @@ def _peers(rule: Rule, count: int) -> list[str]:
     return [
         other.name
         for other in RULES.values()
-        if (other.base == "source") == (rule.base == "source")
+        if other.takes_base == rule.takes_base
         and other.sources[0] <= count <= (other.sources[1] or count)
         and other.sparsify not in ("della", "importance")
         and other.consensus != "support"

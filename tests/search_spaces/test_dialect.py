@@ -10,6 +10,7 @@ from search_spaces.dialect import dump_recipe, load_recipe, parse_recipe
 from search_spaces.dialect_sources import split_lora
 from search_spaces.errors import InputError
 from search_spaces.recipe import Clause, Input, Recipe, Setting, Slice, parameters
+from search_spaces.stacking import Hop, Pool
 from search_spaces.yaml_text import read_mapping
 from tests.search_spaces.strategies import recipes
 
@@ -48,6 +49,11 @@ def test_what_is_written_is_read_back(recipe: Recipe) -> None:
 HEAD = "merge_method: ties\nbase_model: b\n"
 GOOD = HEAD + "models: [{model: a, parameters: {weight: 1}}]\n"
 SLICED = HEAD + "slices: [{sources: [{model: a, layer_range: [0, 2]}]}]\n"
+
+
+def scaled(written: object) -> str:
+    return SLICED.replace("sources", f"input_scale: {written}, sources")
+
 
 BROKEN = {
     "not YAML": (GOOD + "x: [1,", "recipe.yaml, line 4: the text: it is not YAML"),
@@ -114,6 +120,19 @@ BROKEN = {
     "an odd condition": (GOOD + "parameters: {density: {filtr: a, value: 1}}", "mean 'filter'"),
     "a condition without value": (GOOD + "parameters: {density: {filter: a}}", "density = nothing"),
     "a filter that is a number": (GOOD + "parameters: {density: [{filter: 1, value: 1}]}", "text"),
+    "an input_scale of 0": (scaled(0), "input_scale = 0.0: its magnitude lies in"),
+    "a tiny input_scale": (scaled(-0.009), r"slices\[0\]: input_scale = -0.009: its magn"),
+    "a great input_scale": (scaled(4.01), r"lies in \[0.01, 4\]"),
+    "no number as input_scale": (scaled(".nan"), "input_scale = nan: its magnitude"),
+    "an infinite input_scale": (scaled("-.inf"), "input_scale = -inf: its magnitude"),
+    "an input_scale in words": (scaled("half"), "input_scale = half: its magnitude"),
+    "an input_scale as gradient": (scaled("[1, 2]"), r"input_scale = \[1, 2\]: its"),
+    "an input_scale as switch": (scaled("yes"), "input_scale = True: its magnitude"),
+    "an input_scale of a source": (
+        SLICED.replace("model: a", "model: a, input_scale: 2"),
+        r"sources\[0\]: key 'input_scale': it is unknown here",
+    ),
+    "an input_scale of it all": (SLICED + "input_scale: 2", "key 'input_scale': it is unknown"),
     "of the tensor, under a source": (
         GOOD.replace("weight", "lambda"),
         "parameter 'lambda' of one",
@@ -272,3 +291,43 @@ def test_mappings_of_other_files_are_read_by_the_same_rules() -> None:
     }.items():
         with pytest.raises(InputError, match=message):
             read_mapping(text, "run.yaml")
+
+
+@pytest.mark.parametrize("written", ["-0.7", "-7e-1", "'-0.7'"])
+def test_an_input_scale_is_read_and_written_at_its_slice(written: str) -> None:
+    recipe = parse_recipe(scaled(written), "here")
+    assert recipe.slices[0].input_scale == -0.7
+    text = dump_recipe(recipe)
+    assert "mergekit passes over 'input_scale'" in text.splitlines()[0]
+    assert yaml.safe_load(text)["slices"][0]["input_scale"] == -0.7
+    assert parse_recipe(text, "dump") == recipe
+    assert recipe.hash != parse_recipe(SLICED, "here").hash
+
+
+@pytest.mark.parametrize("written", ["1", "1.0", "", "null"])
+def test_an_input_scale_of_one_says_nothing(written: str) -> None:
+    recipe = parse_recipe(scaled(written), "here")
+    assert recipe.hash == parse_recipe(SLICED, "here").hash
+    assert dump_recipe(recipe) == dump_recipe(parse_recipe(SLICED, "here"))
+
+
+def test_an_input_scale_needs_layers() -> None:
+    """A recipe of whole models has no slice to write it at."""
+    with pytest.raises(
+        InputError, match=r"models: no layer_range: .*and so does one with an input_scale"
+    ):
+        Recipe("passthrough", (Slice((Input("a"),), (), 0.5),))
+
+
+def test_a_stack_is_plain_mergekit_unless_it_is_scaled() -> None:
+    path = [Hop("a", 0), Hop("a", 1), Hop("b", 1), Hop("b", 1), Hop("a", 3)]
+    plain = Pool(("a", "b"), 4, {}).stack(path)
+    text = dump_recipe(plain)
+    assert not text.startswith("#")
+    assert yaml.safe_load(text)["merge_method"] == "passthrough"
+    assert parse_recipe(text, "dump").hash == plain.hash
+    path[3] = Hop("b", 1, -1.5)
+    scaled_stack = Pool(("a", "b"), 4, {}).stack(path)
+    again = parse_recipe(dump_recipe(scaled_stack), "dump")
+    assert again == scaled_stack
+    assert [part.input_scale for part in again.slices] == [1, 1, -1.5, 1]

@@ -8,6 +8,7 @@ from search_spaces.errors import InputError
 from search_spaces.neighbours import neighbours
 from search_spaces.recipe import Clause, Input, Recipe, Setting, Slice, parameters
 from search_spaces.rules import RULES
+from search_spaces.stacking import Hop, Pool
 from tests.search_spaces.strategies import recipes
 
 FIXED = {"karcher", "model_stock", "arcee_fusion"}
@@ -142,6 +143,36 @@ def test_every_rule_has_neighbours_or_says_that_it_has_none(name):
     assert less.sources == recipe.sources
 
 
+SLERP = Recipe("slerp", (Slice((Input("a"),)),), base="base", parameters=settings(t=0.3))
+
+
+@pytest.mark.parametrize(
+    ("merged", "name", "less"),
+    [(TIES, "lambda", [0.9]), (LINEAR, "weight", [0.36, 0.6]), (SLERP, "t", [0.27])],
+    ids=["ties", "linear", "slerp"],
+)
+def test_of_a_stack_its_merged_layers_are_scaled(merged, name, less):
+    """Copied layers have nothing to take less of; input scales are no part of the merge."""
+    path = [Hop("b", 0), Hop("m", 1), Hop("m", 2, -0.7), Hop("b", 3, 1.2), Hop("m", 1)]
+    stack = Pool(("base", "a", "b"), 4, {"m": merged}).stack(path)
+    found, _ = neighbours(stack, 0.1)
+    assert [part.input_scale for part in found.slices] == [1, 1, -0.7, 1.2, 1]
+    tensors = [f"model.layers.{i}.mlp.up_proj.weight" for i in range(5)]
+    before, after = ([*recipe.plans(tensors, 4)] for recipe in (stack, found))
+    for number in (0, 3):
+        assert after[number] == before[number]
+    for number in (1, 2, 4):
+        plan = after[number]
+        own = [plan.parameters[name]] if name in plan.parameters else None
+        assert (own or [i.parameters[name] for i in plan.inputs]) == pytest.approx(less)
+
+
+def test_a_stack_of_copies_has_none():
+    stack = Pool(("a", "b"), 4, {}).stack([Hop("a", 0), Hop("b", 2, 0.5)])
+    with pytest.raises(InputError, match=r"method 'passthrough': .*has no neighbours"):
+        neighbours(stack, 0.05)
+
+
 @given(recipes(), st.floats(0.01, 0.5))
 def test_neighbours_of_any_recipe_are_recipes(recipe, step):
     try:
@@ -152,7 +183,8 @@ def test_neighbours_of_any_recipe_are_recipes(recipe, step):
     for made in (less, more):
         assert (made.base, made.dtype, made.seed) == (recipe.base, recipe.dtype, recipe.seed)
         assert made.sources == recipe.sources
-        assert len(made.slices) == len(recipe.slices)
+        scales = [part.input_scale for part in recipe.slices]
+        assert [part.input_scale for part in made.slices] == scales
 
 
 @pytest.mark.parametrize("step", [0, 1, -0.1, float("nan")])

@@ -28,7 +28,7 @@ def test_a_rule_says_only_what_is_declared(rule: Rule) -> None:
     assert set(rule.searched) <= set(rule.parameters) <= set(PARAMETERS)
     assert set(rule.defaults) <= set(rule.parameters)
     assert set(rule.ranges) <= set(rule.searched)
-    assert rule.base in ("needed", "optional", "source")
+    assert rule.base in ("needed", "optional", "source", "either")
     assert rule.needs_base or rule.reference == "none"
     assert rule.paper
 

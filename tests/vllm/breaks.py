@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from fitness.engine import Box, ListedWeights
+from fitness.engine import Box, ListedWeights, Stack
 from tests.vllm.prove import Served, recipes
 
 KEYS = "model.layers.1.self_attn.k_proj.weight"
@@ -32,6 +32,9 @@ class Meddling:
 
     def prepare(self, payload: object) -> None:
         self._inner.prepare(payload)
+
+    def stack(self) -> Stack:
+        return self._inner.stack()
 
     def names(self) -> Sequence[str]:
         names = list(self._inner.names())

@@ -4,7 +4,7 @@ import pytest
 
 from fitness.engines.vllm.requirements import INSTALL, SUPPORTED, installed_version
 
-NEEDS_NO_VLLM = ("test_lazy.py", "test_failures.py")
+NEEDS_NO_VLLM = ("test_lazy.py", "test_failures.py", "test_layer_slots.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -17,6 +17,9 @@ class Stored:
     def prepare(self, payload):
         raise AssertionError("the candidate is prepared")
 
+    def stack(self):
+        raise AssertionError("where layers run is not a loader's business")
+
     def keep(self):
         raise AssertionError("a loader has nothing to keep")
 
@@ -186,3 +189,22 @@ def test_the_first_error_is_kept_and_the_rest_is_zeros():
     }
     assert isinstance(merging.error, ArithmeticError)
     assert merging.elements == 4
+
+
+def test_zeros_are_asked_of_nobody():
+    """Layers that are in a running model and not in the candidate: shaped like others, merged never."""
+    stored = Stored(a=torch.arange(6.0).reshape(2, 3), b=torch.ones(4, dtype=torch.float16))
+    merging = Merging(stored)
+    found = dict(merging.tensors({"c": "a", "d": "b"}))
+    assert list(found) == ["a", "b", "c", "d"]
+    assert found["c"].shape == (2, 3)
+    assert found["d"].dtype == torch.float16
+    place = torch.full((2, 2), 7.0)
+    place.copy_(found["c"][:, 1:])
+    assert place.tolist() == [[0.0, 0.0]] * 2
+    assert (found["d"] + 1).tolist() == [1.0] * 4, "by an operation that has to make it"
+    assert found["c"].t().unsqueeze(0).clone().shape == (1, 3, 2)
+    assert stored.asked == []
+    assert merging.elements == 0
+    place.copy_(found["a"][:, 1:])
+    assert place.tolist() == [[1.0, 2.0], [4.0, 5.0]]

@@ -68,6 +68,24 @@ def test_engine_arguments(arguments: dict[str, object], says: str):
     assert says in str(error)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"offload_group_size": 4}, "offload_group_size = 4"),
+        ({"offload_backend": "prefetch"}, "offload_backend = 'prefetch'"),
+        ({"quantization": "fp8", "enforce_eager": False}, "survive quantisation"),
+    ],
+)
+def test_arguments_that_need_every_layer(arguments: dict[str, object], says: str):
+    check_vllm(LLAMA, arguments=arguments)
+    assert says in str(refused("arguments", arguments=arguments, several_depths=True))
+
+
+def test_arguments_with_which_layers_may_be_left_out():
+    for arguments in ({"quantization": "fp8"}, {"enforce_eager": False}, {"cpu_offload_gb": 4}):
+        check_vllm(LLAMA, arguments=arguments, several_depths=True)
+
+
 def test_sampling_parameters():
     error = refused("repetition_penalti", sampling={"repetition_penalti": 1.1})
     assert "did you mean 'repetition_penalty'" in error.remedy
@@ -152,3 +170,16 @@ def test_environment_leaves_what_the_user_set(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE")
     assert default_arguments("cpu", 1)["kv_cache_memory_bytes"] > 0
     assert "enforce_eager" not in default_arguments("cuda", 1), "CUDA graphs stay on"
+    assert default_arguments("cuda", 1, several_depths=True)["enforce_eager"], "they run all layers"
+
+
+def test_what_a_user_wants_compiled_is_compiled(monkeypatch: pytest.MonkeyPatch):
+    """vLLM fails at the first answer where it is to compile and torch may not."""
+    from fitness.engines.vllm.engine import compiles, prepare_environment
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.delenv("TORCHDYNAMO_DISABLE", raising=False)
+    prepare_environment(1, compiles=compiles({"enforce_eager": False}))
+    assert "TORCHDYNAMO_DISABLE" not in os.environ
+    prepare_environment(1, compiles=compiles({}))
+    assert os.environ["TORCHDYNAMO_DISABLE"] == "1"

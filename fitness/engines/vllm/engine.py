@@ -42,13 +42,16 @@ class VllmEngine:
         max_model_len: most tokens of prompt and answer together; None: what the model and the
             cache have room for.
         tensor_parallel: ranks, each with a GPU of its own, that share the model.
+        several_depths: candidates do not use all layers of the folder's model, in their order. They
+            run by themselves then, without CUDA graphs; where `arguments` ask for these, the other
+            layers become zeros and run too.
         arguments: vLLM's engine arguments, before the defaults here.
         sampling: vLLM's sampling parameters for generation.
         trust_remote_code: run model code found in the folder.
 
     Attributes:
         llm: the `vllm.LLM`.
-        reports: how the last load went, per rank.
+        reports: how the last load went, per rank; also how many layers ran for nothing.
 
     Raises:
         FitnessError: no vLLM, or one that cannot hold this model this way; or what the provider
@@ -64,12 +67,13 @@ class VllmEngine:
         device: str = "auto",
         max_model_len: int | None = None,
         tensor_parallel: int = 1,
+        several_depths: bool = False,
         arguments: Mapping[str, Any] | None = None,
         sampling: Mapping[str, Any] | None = None,
         trust_remote_code: bool = False,
     ) -> None:
         requirements.check_version()
-        prepare_environment(tensor_parallel)
+        prepare_environment(tensor_parallel, compiles=compiles(arguments or {}))
         # Not before: vLLM reads its environment when it is imported.
         from fitness.engines.vllm import internals
 
@@ -84,6 +88,7 @@ class VllmEngine:
             max_model_len=max_model_len,
             tensor_parallel=tensor_parallel,
             trust_remote_code=trust_remote_code,
+            several_depths=several_depths,
         )
         if platform == "cuda":
             chosen |= memory_argument(provider, dtype, tensor_parallel)
@@ -203,10 +208,19 @@ def _started(arguments: Mapping[str, Any]) -> LLM:
             ) from error
 
 
-def prepare_environment(tensor_parallel: int) -> None:
+def compiles(arguments: Mapping[str, Any]) -> bool:
+    """Whether the user's engine arguments ask vLLM to compile the model."""
+    return arguments.get("enforce_eager") is False
+
+
+def prepare_environment(tensor_parallel: int, *, compiles: bool = False) -> None:
     """Set what vLLM reads from the environment. Before vllm is imported.
 
     What the user has set stands, but for what the engine relies on.
+
+    Args:
+        tensor_parallel: ranks.
+        compiles: see there; else nothing is compiled on a CPU, whoever wants it.
     """
     defaults = {
         "VLLM_NO_USAGE_STATS": "1",
@@ -216,7 +230,7 @@ def prepare_environment(tensor_parallel: int) -> None:
         # Several engines on one machine would all bind their threads to the same core.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     }
-    if not torch.cuda.is_available():
+    if not torch.cuda.is_available() and not compiles:
         # It compiles parts of the sampler: 20 s at the first answer, and no faster afterwards.
         defaults["TORCHDYNAMO_DISABLE"] = "1"
     for name, value in defaults.items():
@@ -261,6 +275,7 @@ def engine_arguments(
     max_model_len: int | None,
     tensor_parallel: int,
     trust_remote_code: bool,
+    several_depths: bool = False,
 ) -> dict[str, Any]:
     """vLLM's engine arguments for the keys of the run file's `engine`, and defaults for others."""
     return {
@@ -268,16 +283,19 @@ def engine_arguments(
         "dtype": dtype,
         "max_model_len": -1 if max_model_len is None else max_model_len,
         "trust_remote_code": trust_remote_code,
-        **default_arguments(platform, tensor_parallel),
+        **default_arguments(platform, tensor_parallel, several_depths),
     }
 
 
-def default_arguments(platform: str, tensor_parallel: int) -> dict[str, Any]:
+def default_arguments(
+    platform: str, tensor_parallel: int, several_depths: bool = False
+) -> dict[str, Any]:
     """vLLM's engine arguments where the user says nothing else.
 
     Args:
         platform: `cpu` or `cuda`.
         tensor_parallel: ranks.
+        several_depths: see `VllmEngine`.
     """
     arguments: dict[str, Any] = {
         "tensor_parallel_size": tensor_parallel,
@@ -286,6 +304,8 @@ def default_arguments(platform: str, tensor_parallel: int) -> dict[str, Any]:
         "disable_log_stats": True,
         "seed": 0,
     }
+    if several_depths:
+        arguments["enforce_eager"] = True  # compiled code runs all layers, whatever a candidate has
     if platform == "cpu":
         arguments["enforce_eager"] = True  # compiling takes minutes and gains little
         if not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):

@@ -4,10 +4,11 @@ Written against 0.32; `tests/vllm/test_contract.py` names what broke when vLLM h
 environment (`engine.prepare_environment`) has to be set before this module is imported.
 
 The way of a candidate, in each worker: `MergingEngine.receive_weights` lets the provider check it,
-then opens the model for loading (`initialize_layerwise_reload`), feeds `model.load_weights` with
-lazy tensors, and closes it (`finalize_layerwise_reload`). Module by module vLLM then materialises
-the weights in checkpoint form, calls its loaders, packs or quantises, and copies the result into
-the storage that was there, which CUDA graphs point at.
+gives the model as many layers as it has (`LayerSlots`), opens the model for loading
+(`initialize_layerwise_reload`), feeds `model.load_weights` with lazy tensors, and closes it
+(`finalize_layerwise_reload`). Module by module vLLM then materialises the weights in checkpoint form,
+calls its loaders, packs or quantises, and copies the result into the storage that was there, which
+CUDA graphs point at.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from vllm.platforms import current_platform
 
 from fitness.engine import ListedWeights
 from fitness.engines.vllm.failures import BrokenEngineError, Failure, as_data
+from fitness.engines.vllm.layer_slots import LayerSlots
 from fitness.engines.vllm.lazy import Merging
 
 if TYPE_CHECKING:
@@ -77,12 +79,16 @@ class Report:
     Attributes:
         elements: merged there: of its shard, and of nothing else.
         prepare_seconds, load_seconds: of the provider's `prepare`, and of loading, merging included.
+        layers: of the candidate.
+        identities: layers of the engine that run beside them, all zeros; else only `layers` run.
         failure: what went wrong, or None.
     """
 
     elements: int = 0
     prepare_seconds: float = 0.0
     load_seconds: float = 0.0
+    layers: int = 0
+    identities: int = 0
     failure: Failure | None = None
 
 
@@ -105,6 +111,7 @@ class MergingEngine(WeightTransferEngine[OpenInfo, CandidateInfo]):
 
     report = Report()
     _provider: ListedWeights | None = None
+    _slots: LayerSlots | None = None
     _threads = 1
 
     def init_transfer_engine(self, init_info: OpenInfo) -> None:
@@ -113,6 +120,12 @@ class MergingEngine(WeightTransferEngine[OpenInfo, CandidateInfo]):
         try:
             (entry,) = entry_points(group=PROVIDERS, name=init_info.provider)
             self._provider = entry.load()({**init_info.arguments, "device": str(self.device)})
+            self._slots = LayerSlots(
+                self.model,
+                self.model_config.hf_text_config,
+                self.model_config.get_total_num_hidden_layers(),
+                fixed=not self.model_config.enforce_eager,
+            )
         except Exception as error:
             self.report = Report(failure=as_data(error))
         else:
@@ -129,35 +142,46 @@ class MergingEngine(WeightTransferEngine[OpenInfo, CandidateInfo]):
 
     def receive_weights(self, update_info: CandidateInfo) -> None:
         """Prepare, and if that succeeds load. `report` says how it went."""
-        assert self._provider is not None, "the driver stops where the provider did not open"
+        provider, slots = self._provider, self._slots
+        assert provider is not None, "the driver stops where the provider did not open"
+        assert slots is not None, "it comes with the provider"
         begun = ready = time.perf_counter()
-        merging = Merging(self._provider)
+        merging = Merging(provider)
         try:
             with _threads(self._threads):
-                self._provider.prepare(update_info.payload)
+                provider.prepare(update_info.payload)
+                stack = provider.stack()
                 ready = time.perf_counter()
-                self._load(merging)
-                self._provider.keep()
+                slots.open(stack)
+                self._load(merging, slots.zeros(provider.names()))
+                slots.close()
+                provider.keep()
         except Exception as error:
             self.report = Report(merging.elements, failure=as_data(error))
         else:
-            ended = time.perf_counter()
-            self.report = Report(merging.elements, ready - begun, ended - ready)
+            spent = ready - begun, time.perf_counter() - ready
+            self.report = Report(merging.elements, *spent, stack.depth, slots.identities)
 
     def finish_weight_update(self) -> None:
         """Nothing is left to do."""
 
     def shutdown(self) -> None:
         """Let go of the sources."""
-        self._provider = None
+        self._provider = self._slots = None
 
-    def _load(self, merging: Merging) -> None:
-        """Load the prepared candidate whole, or leave a model that the next load makes whole."""
+    def _load(self, merging: Merging, zeros: Mapping[str, str]) -> None:
+        """Load the prepared candidate whole, or leave a model that the next load makes whole.
+
+        Args:
+            merging: makes its tensors.
+            zeros: see `Merging.tensors`.
+        """
         stored = _stored(self.model)
         _unpack_experts(self.model)
         initialize_layerwise_reload(self.model)
         try:
-            loaded = self.model.load_weights(merging.tensors())  # pyright: ignore[reportCallIssue]
+            tensors = merging.tensors(zeros)
+            loaded = self.model.load_weights(tensors)  # pyright: ignore[reportCallIssue]
         except BaseException as error:
             merging.abandon(error)
             try:

@@ -37,19 +37,25 @@ class Merging:
 
     def __init__(self, provider: ListedWeights) -> None:
         self._provider = provider
+        self._like: Mapping[str, str] = {}
         self.error: BaseException | None = None
         self.elements = 0
 
-    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Every tensor of the candidate by its checkpoint name."""
-        for name in self._provider.names():
-            shape = self._provider.shape(name)
+    def tensors(self, zeros: Mapping[str, str] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
+        """Every tensor of the candidate by its checkpoint name, and then those that are zeros.
+
+        Args:
+            zeros: by name, which of the candidate's tensors has the same shape and dtype.
+        """
+        self._like = zeros or {}
+        for name in (*self._provider.names(), *self._like):
+            shape = self._provider.shape(self._like.get(name, name))
             cuts = tuple((0, size) for size in shape)
             yield name, LazyTensor(self, View(name, cuts, tuple(range(len(shape)))))
 
     def storage_dtype(self, name: str) -> torch.dtype:
         """See `ListedWeights`."""
-        return self._provider.storage_dtype(name)
+        return self._provider.storage_dtype(self._like.get(name, name))
 
     def abandon(self, error: BaseException) -> None:
         """Make nothing any more, because of `error`."""
@@ -57,11 +63,17 @@ class Merging:
 
     def write(self, view: View, out: torch.Tensor) -> None:
         """Put what `view` shows into `out`, of its shape."""
-        self._try(lambda: self._provider.write(view.name, view.as_stored(out), view.box), out)
+        if view.name in self._like:
+            out.zero_()
+        else:
+            self._try(lambda: self._provider.write(view.name, view.as_stored(out), view.box), out)
 
     def made(self, view: View) -> torch.Tensor:
         """What `view` shows, in host memory and the storage dtype."""
-        out = torch.empty(view.stored_shape, dtype=self.storage_dtype(view.name))
+        dtype = self.storage_dtype(view.name)
+        if view.name in self._like:
+            return torch.zeros(view.shape, dtype=dtype)
+        out = torch.empty(view.stored_shape, dtype=dtype)
         self._try(lambda: self._provider.write(view.name, out, view.box), out)
         return view.of_stored(out)
 

@@ -70,6 +70,7 @@ def check_vllm(
     *,
     device: str | None = "auto",
     tensor_parallel: int = 1,
+    several_depths: bool = False,
     arguments: Mapping[str, Any] | None = None,
     sampling: Mapping[str, Any] | None = None,
 ) -> None:
@@ -79,11 +80,12 @@ def check_vllm(
         config: the model's config.json.
         device: of the run file's `engine`; None: it will run on another machine than this. And so
         tensor_parallel, arguments, sampling: are these.
+        several_depths: candidates do not use all layers of the model, in their order.
 
     Raises:
         FitnessError: no vLLM or another version, a device it does not run on, more GPUs than there
-            are, a model it cannot hold or cannot cut, arguments it does not know or that are not
-            the run file's.
+            are, a model it cannot hold or cannot cut, arguments it does not know, that are not the
+            run file's or that no layer may be missing for.
     """
     check_version()
     # Here, as they import vllm, which need not be installed.
@@ -96,6 +98,8 @@ def check_vllm(
     _check_ranks(config, tensor_parallel, gpus)
     _check_architecture(config, internals.serves)
     check_arguments(arguments or {}, internals.argument_names())
+    if several_depths:
+        check_depths(arguments or {})
     check_sampling(sampling or {})
 
 
@@ -143,6 +147,32 @@ def check_arguments(arguments: Mapping[str, Any], known: set[str]) -> None:
         if name == "max_logprobs" and value == 0:
             rule = "scoring asks vLLM for the likeliest token"
             raise FitnessError(passed, rule, "engine", "use 1 or more, or remove it")
+
+
+def check_depths(arguments: Mapping[str, Any]) -> None:
+    """Refuse engine arguments with which a model cannot run fewer layers than it was built with.
+
+    Raises:
+        FitnessError: names the first.
+    """
+    remedy = "remove it, or search parameters, not stacks"
+    ahead = arguments.get("offload_backend") == "prefetch"
+    if ahead or arguments.get("offload_group_size"):
+        name = "offload_backend" if ahead else "offload_group_size"
+        raise FitnessError(
+            f"arguments.{name} = {arguments[name]!r}",
+            "vLLM then fetches the layer that was next when it started, and stacks leave layers out",
+            "engine",
+            remedy,
+        )
+    if arguments.get("quantization") and arguments.get("enforce_eager") is False:
+        raise FitnessError(
+            f"arguments.quantization = {arguments['quantization']!r} with enforce_eager = False",
+            "compiled code runs all layers, those that a stack does not need as zeros, which are "
+            "not known to survive quantisation",
+            "engine",
+            "remove one of the two",
+        )
 
 
 def _gpus(platform: str) -> int | None:

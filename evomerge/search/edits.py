@@ -1,0 +1,80 @@
+"""Edits of known points: where almost every point is worthless, what is near a good one may not be.
+
+Of layers put together at random hardly any stack speaks (Akiba et al. 2024 search a space of 10^9
+paths and better begin with whole models). So where a problem names `origins`, the first generation
+is those and small edits of them, and whatever else would be drawn uniformly is edited too.
+"""
+
+import numpy as np
+
+from evomerge.search.lists import Lists, Rng
+from evomerge.search.path_operators import mutated
+from evomerge.search.problem import Array, Problem
+from evomerge.search.steps import step
+
+FEW = 3
+"""Most mutations of a small edit."""
+
+MANY = 8
+"""Most mutations of what a random search draws."""
+
+_DRAWS = 32
+"""Edits that are known already before one is taken all the same."""
+
+
+def edited(point: Array, problem: Problem, mutations: int, generator: Rng) -> Array:
+    """A canonical copy of `point` [variables] after so many mutations.
+
+    Each is of the list, if the problem has one, or of one variable: half and half where both are
+    there to be mutated.
+    """
+    point = problem.canonical(point)
+    lists = Lists(problem) if problem.slots is not None else None
+    outside = np.arange(problem.variables) if lists is None else lists.outside
+    outside = [int(v) for v in outside if problem.counts[v] != 1]
+    for _ in range(mutations):
+        if lists is not None and (not outside or generator.random() < 0.5):
+            point = lists.write(point, mutated(lists.read(point), lists, generator))
+        elif outside:
+            v = outside[int(generator.integers(len(outside)))]
+            point[v] = step(float(point[v]), problem.levels[v], problem.cells[v], generator)
+    return point
+
+
+def random_points(problem: Problem, generator: Rng, number: int, most: int = FEW) -> Array:
+    """[number, variables]: uniform, or where the problem has origins, edits of them.
+
+    Args:
+        problem: whose points.
+        generator: drawn from.
+        number: how many, each independent of the others.
+        most: mutations of an edit, from 1 to so many.
+    """
+    origins = problem.origins
+    if not len(origins):
+        return generator.random((number, problem.variables))
+    points = np.empty((number, problem.variables))
+    for row in range(number):
+        origin = origins[int(generator.integers(len(origins)))]
+        points[row] = edited(origin, problem, int(generator.integers(1, most + 1)), generator)
+    return points
+
+
+def filled_up(problem: Problem, number: int) -> Array:
+    """A first generation [number, variables]: the origins, and small edits of them in turn.
+
+    Of more than `number` origins the first. No candidate twice, unless there are hardly any others.
+    """
+    generator = np.random.default_rng([problem.seed, 1])  # not the stream that searchers draw from
+    origins = problem.canonical(problem.origins)[:number]
+    points, known = list(origins), {origin.tobytes() for origin in origins}
+    while len(points) < number:
+        origin = origins[len(points) % len(origins)]
+        point = edited(origin, problem, int(generator.integers(1, FEW + 1)), generator)
+        for _ in range(_DRAWS):
+            if point.tobytes() not in known:
+                break
+            point = edited(origin, problem, int(generator.integers(1, FEW + 1)), generator)
+        known.add(point.tobytes())
+        points.append(point)
+    return np.stack(points)

@@ -1,0 +1,74 @@
+"""How the budget of a search in two stages is shared, and what the first is not asked to keep."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from evomerge.config import RunFile
+from evomerge.run_file import parse_run_file
+from evomerge.search.goals import Goals
+from evomerge.search.plan import Plan
+from evomerge.two_stages import FirstStage, first_stage_of, plan_of_first, plan_of_second
+from search_spaces.errors import InputError
+from search_spaces.parameter import ParameterSpace
+
+SPACE = ParameterSpace("linear", "base", ["x"], 4)
+
+
+def run_file(share: float = 0.25, **search: Any) -> RunFile:
+    merged = {"rule": "linear", "share": share}
+    return parse_run_file(
+        {
+            "models": {"base": "b", "experts": {"x": "x"}},
+            "space": {"kind": "path", "merged": merged},
+            "fitness": {
+                "tasks": {"t": {}},
+                "objectives": ["t", {"cost": "layers", "at_most": 3}, {"cost": "tokens"}],
+                "constraints": ["t >= 0.4", "tokens <= 9"],
+            },
+            "search": {"seed": 3} | search,
+        },
+        "run.yaml",
+    )
+
+
+def stage_of(config: RunFile) -> FirstStage:
+    names = ("t", "layers", "tokens")
+    directions = ("maximize", "minimize", "minimize")
+    goals = Goals(names, directions, (1.0,) * 3, tuple(config.fitness.all_constraints))
+    return first_stage_of(config, SPACE, goals)
+
+
+def test_the_budget_is_shared_and_what_is_added_later_is_the_second_stage_s() -> None:
+    budget = {"evaluations": 200, "hours": 8.0, "answers": 1000, "patience": 50}
+    config = run_file(budget=budget)
+    stage = stage_of(config)
+    first = plan_of_first(config, stage)
+    assert (first.phase, first.evaluations, first.hours, first.answers, first.patience) == (
+        "merged", 50, 2.0, 250, 50,
+    )  # fmt: skip
+    whole = Plan("search", "nsga2", None, 3, 200, 8.0, 1000, 50)
+    second = plan_of_second(whole, stage)
+    assert (second.evaluations, second.hours, second.answers) == (150, 6.0, 750)
+    assert plan_of_second(replace(whole, evaluations=260), stage).evaluations == 210
+    unbounded = stage_of(run_file())
+    assert plan_of_first(run_file(), unbounded).hours is None
+    assert plan_of_second(Plan("search", "nsga2", None, 3, 200), unbounded).answers is None
+
+
+def test_a_merge_is_not_asked_to_have_fewer_layers_than_its_sources() -> None:
+    """Every candidate of the first stage is as deep as the sources: no bound on that can be kept."""
+    kept = {bound.objective for bound in stage_of(run_file()).goals.constraints}
+    assert kept == {"t", "tokens"}
+
+
+def test_algorithms_by_stage() -> None:
+    assert stage_of(run_file()).algorithm == "nsga2"
+    assert stage_of(run_file(algorithm="random")).algorithm == "random"
+
+
+@pytest.mark.parametrize(("share", "evaluations"), [(0.001, 100), (0.99, 20), (0.5, 1)])
+def test_both_stages_have_something_to_spend(share: float, evaluations: int) -> None:
+    with pytest.raises(InputError, match="both stages evaluate candidates"):
+        stage_of(run_file(share, budget={"evaluations": evaluations}))
