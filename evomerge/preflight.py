@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evomerge.config import STACKS, RunFile
+from evomerge.config.space import scales_of
 from evomerge.engines import ENGINES, engine_folder
 from evomerge.facts import facts_of, facts_of_asking
 from evomerge.item_banks import Banks, load_banks
@@ -94,8 +95,7 @@ def prepare(
     layers = max(space.most_layers, sources.layers) if stacked else None
     if layers is not None and thorough:
         check_stackable(sources, space)
-        if getattr(config.space, "input_scale", None) is not None:
-            check_scales_fold(sources)
+        check_scales_fold(sources, scales_of(config.space))
     model = engine_folder(config, sources, layers)
     judge = build_judge(config, folder, model)
     goals = build_goals(config, judge)

@@ -5,7 +5,7 @@ other models, under one configuration for all of them. So what merging warns of 
 another epsilon) is refused here.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.errors import InputError
@@ -81,23 +81,28 @@ def check_stackable(sources: "Sources", space: SearchSpace) -> None:
     for name, genome in space.seeds().items():
         try:
             weights.prepare(space.decode(genome))
+            weights.stack()
         except InputError as error:
             where = f"starting point '{name}', {error.where}"
             raise InputError(error.passed, error.rule, where, error.remedy) from None
 
 
-def check_scales_fold(sources: "Sources") -> None:
+def check_scales_fold(sources: "Sources", scales: Sequence[float]) -> None:
     """Refuse input scales where they cannot become weights.
+
+    Args:
+        sources: opened and compatible.
+        scales: the least and the greatest that may come (of both signs, if they do).
 
     Raises:
         InputError: the architecture, and why.
     """
     from evomerge.merge.folding import folds
 
-    first = sources.names[0]
-    last = sources.layers - 1
-    path = [Hop(first, last), Hop(first, last, input_scale=0.5)]
-    folds(Pool([first], sources.layers, {}).stack(path), sources)
+    first, last = sources.names[0], sources.layers - 1
+    pool = Pool([first], sources.layers, {})
+    for scale in scales:
+        folds(pool.stack([Hop(first, last), Hop(first, last, scale)]), sources)
 
 
 def _check_one_configuration(sources: "Sources", first: str, other: str) -> None:

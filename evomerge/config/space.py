@@ -260,6 +260,14 @@ def merged_of(section: Section) -> Merged | None:
     return getattr(section, "merged", None)
 
 
+def scales_of(section: Section) -> tuple[float, ...]:
+    """The ends of the range of input scales, or the one that is fixed; none where there are none."""
+    given: float | tuple[float, float] | None = getattr(section, "input_scale", None)
+    if given is None:
+        return ()
+    return given if isinstance(given, tuple) else (given,)
+
+
 def _stranger(key: str, known: Iterable[str]) -> str:
     """What is wrong with a key that a kind of space does not have, and what to do."""
     others = [kind for kind, section in KINDS.items() if key in section.model_fields]

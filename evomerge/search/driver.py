@@ -25,7 +25,7 @@ from evomerge.search.searcher import Problem
 from evomerge.search.standing import archive_of
 from evomerge.search.view import View
 from search_spaces.recipe import Recipe
-from search_spaces.space import SearchSpace, to_unit
+from search_spaces.space import SearchSpace, from_unit, to_unit
 from search_spaces.variables import Integer, Variable, levels
 
 
@@ -109,7 +109,11 @@ def problem_of(plan: Plan, space: SearchSpace, goals: Goals) -> Problem:
     )
     if plan.seeded and len(problem.origins):
         default = max(algorithm.default_population(variables), len(problem.origins))
-        seeds = filled_up(problem, plan.population or default)
+        seeds = filled_up(
+            problem,
+            plan.population or default,
+            lambda point: space.decode(from_unit(space, point)).hash,
+        )
     initial = seeds if plan.seeded else seeds[:0]
     return replace(problem, population=plan.population, initial=initial)
 

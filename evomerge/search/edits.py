@@ -5,6 +5,8 @@ paths and better begin with whole models). So where a problem names `origins`, t
 is those and small edits of them, and whatever else would be drawn uniformly is edited too.
 """
 
+from collections.abc import Callable, Hashable
+
 import numpy as np
 
 from evomerge.search.lists import Lists, Rng
@@ -60,21 +62,33 @@ def random_points(problem: Problem, generator: Rng, number: int, most: int = FEW
     return points
 
 
-def filled_up(problem: Problem, number: int) -> Array:
+def filled_up(
+    problem: Problem, number: int, identity: Callable[[Array], Hashable] = np.ndarray.tobytes
+) -> Array:
     """A first generation [number, variables]: the origins, and small edits of them in turn.
 
     Of more than `number` origins the first. No candidate twice, unless there are hardly any others.
+
+    Args:
+        problem: one that has origins; its seed decides what the edits are.
+        number: how many points, at least 1.
+        identity: equal for canonical points that are the same candidate.
     """
     generator = np.random.default_rng([problem.seed, 1])  # not the stream that searchers draw from
-    origins = problem.canonical(problem.origins)[:number]
-    points, known = list(origins), {origin.tobytes() for origin in origins}
-    while len(points) < number:
+    points = list(problem.canonical(problem.origins)[:number])
+    origins = points.copy()
+    known = {identity(origin) for origin in origins}
+
+    def edit() -> Array:
         origin = origins[len(points) % len(origins)]
-        point = edited(origin, problem, int(generator.integers(1, FEW + 1)), generator)
+        return edited(origin, problem, int(generator.integers(1, FEW + 1)), generator)
+
+    while len(points) < number:
+        point = edit()
         for _ in range(_DRAWS):
-            if point.tobytes() not in known:
+            if identity(point) not in known:
                 break
-            point = edited(origin, problem, int(generator.integers(1, FEW + 1)), generator)
-        known.add(point.tobytes())
+            point = edit()
+        known.add(identity(point))
         points.append(point)
     return np.stack(points)

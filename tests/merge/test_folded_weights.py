@@ -7,6 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from evomerge.merge import folding
+from evomerge.merge.elements import ElementPass, InputPass, Region
+from evomerge.merge.pipeline import ReadyTensor
 from evomerge.merge.sources import open_sources
 from evomerge.merge.weights import DTYPES, MergedWeights, MergeError
 from search_spaces.errors import InputError
@@ -19,7 +21,7 @@ SPANS = (((0, 2), -0.7), ((1, 3), 1.3), ((2, 3), 0.4))
 
 RULES = {
     "passthrough": {},
-    "linear": {"weight": 0.6, "normalize": False, "lambda": 0.7},
+    "linear": {"weight": 0.6, "normalize": False},
     "task_arithmetic": {"weight": 0.6, "lambda": 0.9},
     "ties": {"weight": 0.6, "density": 0.5},
     "slerp": {"t": 0.3},
@@ -89,6 +91,15 @@ def test_parts_and_pieces_are_of_the_whole(
             out = torch.zeros(tensor[box].shape)  # another dtype than the storage's
             weights.write(name, out, box)
             assert torch.equal(out, tensor[box].float())
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_a_pass_that_scales_keeps_its_scale(scale: float):
+    source = torch.randn(50, generator=torch.Generator().manual_seed(1))
+    ready = ReadyTensor(ElementPass("none", (InputPass(),), scale=scale), None, [source])
+    out = torch.empty(50)
+    assert folding.write_folded(ready, folding.Fold(0.3), out, Region.whole(50))
+    assert torch.equal(out, source * scale * 0.3)
 
 
 def test_a_tied_head_asked_for_by_its_name_is_the_folded_embedding(family: Callable[..., Family]):

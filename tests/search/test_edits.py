@@ -5,14 +5,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from evomerge.cluster.executor import SerialExecutor
+from evomerge.evaluation import Evaluation, Outcome
+from evomerge.runs.database import Database
+from evomerge.runs.ledger import Ledger
 from evomerge.search.algorithms import ALGORITHMS, build_searcher, default_algorithm
 from evomerge.search.battery import failing, play
 from evomerge.search.battery_lists import GAME, ListGame, distance
-from evomerge.search.driver import problem_of
+from evomerge.search.driver import Driver, problem_of
 from evomerge.search.edits import MANY, edited, filled_up, random_points
 from evomerge.search.lists import Lists
 from evomerge.search.plan import Plan
 from evomerge.search.searcher import Problem
+from evomerge.search.view import SilentView
+from fitness.estimate import Estimate
+from fitness.items import Response
 from search_spaces.errors import InputError
 from search_spaces.indicator import IndicatorSpace
 from search_spaces.path import PathSpace
@@ -25,6 +32,7 @@ SPACES = {
     "path": PATHS,
     "of one depth": replace(PATHS, depth=(8, 8), input_scale=None),
     "indicator": IndicatorSpace(("one", "two"), 6, repeats=2),
+    "indicator with scales": IndicatorSpace(("one", "two"), 6, input_scale=(0.5, 1.5)),
 }
 
 
@@ -46,7 +54,7 @@ def test_a_fragile_space_begins_with_its_seeds_and_edits_of_them(name):
     assert problem.initial.shape == (40, len(space.variables))
     np.testing.assert_allclose(problem.initial[: len(seeds)], problem.canonical(np.array(seeds)))
     hashes = decoded(space, problem.initial)
-    assert len(set(hashes)) > 0.8 * len(hashes), "other genomes, other recipes"
+    assert len(set(hashes)) == len(hashes), "other genomes, other recipes"
     again = problem_of(plan(), space, goals()).initial
     np.testing.assert_array_equal(problem.initial, again)
     assert not np.array_equal(problem.initial, problem_of(plan(seed=4), space, goals()).initial)
@@ -108,7 +116,7 @@ def _assert_edit_distances(problem, asked):
 def test_edits_are_small_different_and_leave_their_origin_alone():
     game = ListGame(GAME[:1])
     options = game.options(32, 5)
-    problem = Problem(game.bare.variables, **options)
+    problem = Problem(game.bare.variables, 1, **options)
     assert len(np.unique(problem.initial, axis=0)) == 32
     origins = [game.items(origin) for origin in problem.origins]
     before = problem.origins.copy()
@@ -149,27 +157,60 @@ def test_list_operators_find_what_coordinates_do_not():
 
     Both begin with the same points. (benchmarks/lists.py has more games, seeds and algorithms.)
     """
-    target = [(1, 0), *((0, layer) for layer in range(8))]
-    game = ListGame([target], layers=8, least=5, most=12)
+    target = [(1, 0), *((0, layer) for layer in range(6))]
+    game = ListGame([target], layers=6, least=4, most=9)
     spent = {True: [], False: []}
-    for seed in range(5):
+    for seed in range(4):
         options = game.options(16, seed)
-        # it must not be among the edits that the search begins with
-        options["initial"] = options["initial"][:2]
+        options["initial"] = options["initial"][:2]  # the target may be among the edits
         for lists in (True, False):
             slots = game.bare.slots if lists else None
             problem = Problem(game.bare.variables, 1, steady=True, **{**options, "slots": slots})
             searcher = build_searcher("ga", problem)
             count, best = 0, np.inf
-            while count < 500 and best > 0:
+            while count < 450 and best > 0:
                 losses, met = game.score(searcher.ask(), count)
                 searcher.tell(count, losses, met)
                 best, count = min(best, losses[0]), count + 1
             spent[lists].append(count)
     assert np.median(spent[True]) < 400
-    assert np.median(spent[False]) == 500
+    assert min(spent[False]) == 450, "never"
 
 
 def test_stacks_are_searched_as_lists_by_default():
     for objectives in (1, 2):
         assert ALGORITHMS[default_algorithm(objectives, chooses=True)].lists
+
+
+class Counted:
+    """Scores a stack by its layers of source `two` and by how few it has; fails where all are."""
+
+    def evaluate(self, recipe, split, asking):
+        hops = [
+            part.inputs[0].source for part in recipe.slices for _ in range(*part.inputs[0].layers)
+        ]
+        if set(hops) == {"two"}:
+            return Evaluation(Outcome.MERGE_FAILED, "as told")
+        scores = {"first": hops.count("two") / 12, "second": 1 - len(hops) / 12}
+        responses = tuple(Response("task", i, s) for i, s in enumerate(scores.values()))
+        objectives = {name: Estimate(score, 0.01) for name, score in scores.items()}
+        return Evaluation(Outcome.SCORED, "", objectives, responses, 0.01, 0.02, "here")
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize("schedule", ["asynchronous", "generational"])
+@pytest.mark.parametrize("algorithm", ["nsga2", "moead", "optuna_nsga2", "random"])
+def test_a_search_of_stacks_goes_on_where_it_stopped(algorithm, schedule, tmp_path):
+    def search(name, budget):
+        path = tmp_path / name
+        database = Database(path, create=not path.exists())
+        ledger = Ledger(database, SerialExecutor(Counted), lambda evaluation, paid: None)
+        driver = Driver(PATHS, goals(), ledger, database, SilentView())
+        return driver.search(Plan("search", algorithm, 16, 3, budget, schedule=schedule))
+
+    whole = search("whole.db", 60)
+    search("parts.db", 27)
+    assert [c.genome for c in search("parts.db", 60)] == [c.genome for c in whole]
+    assert len({c.recipe_hash for c in whole}) > 45

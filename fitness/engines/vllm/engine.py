@@ -199,7 +199,7 @@ def _started(arguments: Mapping[str, Any]) -> LLM:
     with _undisturbed():
         try:
             return internals.start(arguments)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, AssertionError) as error:
             raise FitnessError(
                 f"model folder {arguments['model']}",
                 f"vLLM cannot start with it: {one_line(error)}",
