@@ -10,7 +10,12 @@ from pydantic import BaseModel
 
 from evomerge.config import RunFile
 from evomerge.search.algorithms import ALGORITHMS
-from search_spaces.describe import parameters_table, rules_table, stages_table
+from search_spaces.describe import (
+    parameters_table,
+    rules_table,
+    stages_table,
+    templates_table,
+)
 
 HERE = Path(__file__).parent
 
@@ -208,10 +213,25 @@ points: a run that died is continued by replaying it.
 """
 
 
+def templates_page() -> str:
+    """`templates.md`: published ways to stack layers."""
+    return f"""# Templates
+
+Generated from `search_spaces/template_table.py` by `docs/generate.py`, where adding one is a function and
+an entry. What stacks are: `docs/data_flow.md`.
+
+Published ways to stack the layers of one model or two. `space: {{kind: template}}` searches which one,
+of which models, with which numbers; searches of kind `path`, `indicator` and `hybrid` begin with them.
+
+{templates_table().strip()}
+"""
+
+
 PAGES = {
     "run_file.md": run_file_page,
     "merge_rules.md": rules_page,
     "algorithms.md": algorithms_page,
+    "templates.md": templates_page,
 }
 
 if __name__ == "__main__":

@@ -72,6 +72,7 @@ class Marker:
     """A judge of two tasks: an objective each, the mean score of its items."""
 
     step = None
+    specs = ()
 
     def size(self, split):
         return len(TASKS) * ITEMS
@@ -87,7 +88,7 @@ class Marker:
         pairs = zip(positions, replies, strict=True)
         return [Response(*self.place(p), float(reply.text)) for p, reply in pairs]
 
-    def measure(self, split, answered, asking=EVERYTHING, agreement=None):
+    def measure(self, split, answered, asking=EVERYTHING, agreement=None, model=None):
         scores = {
             t: [answered[p].score for p in sorted(answered) if answered[p].task == t] for t in TASKS
         }

@@ -232,7 +232,10 @@ def serve(
 ) -> dict[str, Any]:
     """Every stack, then in random order; after every third a bad one; and the first again."""
     begun = time.perf_counter()
-    served = Served(root, ranks, fixed, compiled)
+    try:
+        served = Served(root, ranks, fixed, compiled)
+    except FitnessError as error:
+        return {"refused": error.rule}
     names = list(served.good)
     random.Random(1).shuffle(names)
     turns = [*served.good, *names, next(iter(served.good))]
@@ -269,6 +272,9 @@ def run_all(root: Path, families: Iterable[str]) -> None:
     for family in families:
         for fixed in (False, True):
             told = serve(root / family, fixed=fixed)
+            if "refused" in told:
+                print(f"{family}: {told['refused']}", flush=True)
+                break
             worst = max(told["errors"], key=lambda name: told["errors"][name])
             print(
                 f"{family} {'identities' if fixed else 'left out'}: {told['errors'][worst]:.1e} "

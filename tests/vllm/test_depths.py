@@ -47,7 +47,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Serve:
 
     @cache
     def get(case: str) -> dict[str, Any]:
-        name, options = CASES[case]
+        name, options = CASES.get(case, (case, LEFT_OUT))
         return json.loads(_run("serve", family(name), name, json.dumps(options)))
 
     return get
@@ -108,3 +108,9 @@ def test_bad_stacks_fail_as_they_are(serve: Serve, case: str):
         else "FitnessError: a candidate of 9 layers: the engine was built for 8"
     )
     assert top.startswith("MergeError: model.layers.3.")
+
+
+def test_a_model_that_vllm_cannot_hold(serve: Serve):
+    """vLLM asserts it, in the middle of building the model."""
+    (refused,) = serve("qwen2_sliding").values()
+    assert refused.startswith("vLLM cannot start with it: Sliding window for some but all layers")
