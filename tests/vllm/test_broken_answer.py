@@ -18,10 +18,11 @@ from tests.vllm.prove import _places, recipes, requests, save_models
 
 class Judge:
     step = None
+    specs = ()
     def size(self, split): return 1
     def requests(self, split, positions): return requests()
     def responses(self, split, positions, replies): return [None]
-    def measure(self, split, answered, asking, agreement): return {}
+    def measure(self, split, answered, asking, agreement, model): return {}
 
 if __name__ == "__main__":
     root = Path(sys.argv[1])
