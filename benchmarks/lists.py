@@ -3,12 +3,13 @@
 Known are two models whole; to be found are stacks some edits away from them, by how far a candidate
 is from them (insertions, deletions and changes of layers). All begin with the same points. One JSON
 line: per stack and algorithm, the median number of candidates until it is found and how many searches
-found it, of the seeds. `python -m benchmarks.lists [--seeds 10] [--budget 1000]`.
+found it, of the seeds. `python -m benchmarks.lists [--seeds 10] [--budget 800]`.
 """
 
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -73,6 +74,7 @@ def measure(seeds: int, budget: int) -> dict[str, Any]:
                 "median": statistics.median(spent),
                 "found": sum(count <= budget for count in spent),
             }
+            print(stack, name, lists, spent, file=sys.stderr, flush=True)
     return found
 
 
@@ -80,7 +82,7 @@ def main() -> None:
     """Print one line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--budget", type=int, default=1000)
+    parser.add_argument("--budget", type=int, default=800)
     options = parser.parse_args()
     began = time.process_time()
     found = measure(options.seeds, options.budget)

@@ -206,9 +206,10 @@ points: a run that died is continued by replaying it.
 * Failed candidates are never parents and never best. `tpe` and `gp`, which model the losses, are told
   the worst that has been seen, so as not to fail in the same place for ever.
 * The driver waits 0.2 to 2.5 ms for a point of the algorithms on pymoo and cma, at 20 as at 200
-  variables; of Optuna's, 2 to 9 ms at 20 and 10 to 50 ms at 200 (`tpe` the slowest). `gp` takes 0.2 s
-  with one objective, 2 s with two and points pending, and more as results gather. (Processor time, 200
-  candidates, 8 pending; the first point of `age_moea` waits seconds for Numba.)
+  variables (3 to 4 ms for stacks of 64 layers, varied as lists); of Optuna's, 2 to 9 ms at 20 and 10 to
+  50 ms at 200 (`tpe` the slowest). `gp` takes 0.2 s with one objective, 2 s with two and points pending,
+  and more as results gather. (Processor time, 200 candidates, 8 pending; the first point of `age_moea`
+  waits seconds for Numba.)
 * `cmaes` without a barrier is best with no more evaluators than its population (it copes with more).
 """
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evomerge.config import Engine, RunFile
+from search_spaces.errors import InputError
 
 if TYPE_CHECKING:
     from evomerge.merge.locations import Location
@@ -60,8 +61,9 @@ class EngineKind:
     Attributes:
         name: as the run file spells it.
         doc: one line.
-        check: everything that can be known of the run file and a model's folder without weights;
-            gives what holds prompts against the engine's room. Raises `FitnessError`.
+        check: everything that can be known of the run file, a model's folder and the sources it is
+            made for, without weights; gives what holds prompts against the engine's room. Raises
+            `FitnessError`, `InputError`.
         build: starts it. Raises `FitnessError`, `InputError`.
         keeps_kinds: where an architecture has layers of several kinds (sliding and full attention,
             say), each of its places runs one kind only.
@@ -71,13 +73,13 @@ class EngineKind:
 
     name: str
     doc: str
-    check: Callable[[RunFile, Path], PromptLengths]
+    check: Callable[[RunFile, Path, Sources], PromptLengths]
     build: Callable[[Opened], Running]
     keeps_kinds: bool
     beside: int
 
 
-def _check_transformers(config: RunFile, model: Path) -> PromptLengths:
+def _check_transformers(config: RunFile, model: Path, sources: Sources) -> PromptLengths:
     from fitness.engines.transformers import TransformersEngine
 
     section = config.engine
@@ -88,8 +90,34 @@ def _check_transformers(config: RunFile, model: Path) -> PromptLengths:
         max_model_len=section.max_model_len,
         trust_remote_code=section.trust_remote_code,
     )
+    wanted = engine.weight_names
     engine.close()
+    _check_names(wanted, sources)
     return engine.lengths
+
+
+def _check_names(wanted: Sequence[str], sources: Sources) -> None:
+    """Refuse layers that the engine runs under other names than the sources store them.
+
+    A candidate's layers may be more than the sources', so names are compared layers apart.
+
+    Raises:
+        InputError: a weight of a layer that no source's layer has.
+    """
+    from search_spaces.roles import role, with_layer
+
+    stored = {with_layer(name, 0) for name in sources.shapes}
+    for name in wanted:
+        if role(name).layer is None or with_layer(name, 0) in stored:
+            continue
+        kind = sources.config(sources.names[0]).get("model_type")
+        joined = ", and joins the matrices of a mixture's experts" if ".experts." in name else ""
+        raise InputError(
+            f"tensor '{name}' of model_type '{kind}'",
+            f"this engine runs it under that name{joined}; the sources have none of that name",
+            "engine.kind: transformers",
+            "use `engine.kind: vllm`",
+        )
 
 
 def _build_transformers(opened: Opened) -> Running:
@@ -112,7 +140,7 @@ def _build_transformers(opened: Opened) -> Running:
     return Running(engine, keep)
 
 
-def _check_vllm(config: RunFile, model: Path) -> PromptLengths:
+def _check_vllm(config: RunFile, model: Path, sources: Sources) -> PromptLengths:
     from fitness.engines.lengths import prompt_lengths
     from fitness.engines.vllm.engine import check_configuration, prepare_environment
     from fitness.engines.vllm.requirements import check_vllm

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from evomerge.config import Engine, Objective, RunFile
 from fitness.errors import FitnessError
-from fitness.objectives import MODEL_COSTS, ObjectiveSpec, direction_of
+from fitness.objectives import EXACT_COSTS, MODEL_COSTS, SPEED, ObjectiveSpec, direction_of
 from fitness.tasks import TaskSet
 from search_spaces.errors import InputError
 from search_spaces.recipe import Recipe
@@ -18,9 +18,6 @@ _KINDS = {"tasks": "weighted"}
 """What the run file calls otherwise than `ObjectiveSpec`."""
 
 _MINIMISED = ("cost", "loss", "flips", "spread")
-
-SPEED = "tokens_per_second"
-"""The one cost of which more is better, and the one that is measured."""
 
 
 def spec_of(objective: Objective, tasks: TaskSet) -> ObjectiveSpec:
@@ -143,10 +140,8 @@ def cost_facts(
     Raises:
         InputError: a cost that cannot be told of this architecture or engine.
     """
-    from evomerge.merge.model_costs import EXACT
-
     asked = model_costs(config)
-    exact = [name for name in EXACT if name in asked]
+    exact = [name for name in EXACT_COSTS if name in asked]
     facts: list[tuple[str, str]] = []
     if exact:
         costs = recipe_costs(config, sources)
@@ -155,7 +150,7 @@ def cost_facts(
             told = ", ".join(f"{cost} {value:,.0f}" for cost, value in found.items())
             facts.append((f"costs of {name}", told))
     if len(asked) > 1 and config.export.pick == "knee":
-        several = ", ".join(name for name in (*EXACT, SPEED) if name in asked)
+        several = ", ".join(name for name in MODEL_COSTS if name in asked)
         together = f"{several} go together: several of them outweigh a score in `export.pick: knee`"
         facts.append(("note", f"{together}; keep one, or pick best:OBJECTIVE"))
     if is_timed(config):

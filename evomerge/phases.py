@@ -24,7 +24,8 @@ from evomerge.two_stages import FIRST_CHANCE, plan_of_first
 from search_spaces.dialect import dump_recipe
 from search_spaces.errors import InputError
 from search_spaces.recipe import Input, Recipe, Slice
-from search_spaces.space import SearchSpace
+from search_spaces.rules import METHOD, RULES
+from search_spaces.space import SearchSpace, from_unit, to_unit
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def run_phases(night: Night, budget: int) -> None:
     if stacked:
         _keep_paths(night, recipes)
     winner = recipes.get("winner")
-    again = [winner] if winner is not None and _looks_up(winner) else []
+    again = [winner] if winner is not None and looks_up(winner) else []
     night.driver.view.begin("test", len(recipes) + len(again))
     night.driver.ledger.evaluate([Wanted(r) for r in recipes.values()], "test")
     night.driver.ledger.evaluate([Wanted(r) for r in again], AS_SEARCHED)
@@ -114,7 +115,8 @@ def references(prepared: Prepared) -> dict[str, Recipe]:
     found = reference_recipes(base, list(models.experts), dtype)
     if prepared.layers is None:
         return found
-    # as the stacks of their own layers that the search begins with: nothing is paid twice
+    # As the stacks of their own layers that the search begins with, so that they are paid once. A
+    # hybrid search begins with merges instead, of which each has one source's weights: paid again.
     alone = {n: Recipe("passthrough", (Slice((Input(n),)),), dtype=dtype) for n in models.sources}
     return found | alone
 
@@ -149,10 +151,10 @@ def _searched(night: Night, plan: Plan, first_plan: Plan | None) -> Searched | N
     if prepared.first is not None and first_plan is not None:
         first = night.over(prepared.first.space, prepared.first.goals)
         candidates = first.search(first_plan)
-        choice = choose(first, candidates, search.finalists, how)
+        choice = choose(first, candidates, search.finalists, prepared.first.pick)
         if choice is None:  # what goes into a stack need not keep the bounds that the stack has to
             loose = night.over(first.space, replace(first.goals, constraints=()))
-            choice = choose(loose, candidates, search.finalists, how)
+            choice = choose(loose, candidates, search.finalists, prepared.first.pick)
         if choice is None:
             return None
         keep_choice(night.database, f"{first_plan.phase}_choice", choice)
@@ -193,7 +195,9 @@ def _best_start(night: Night, found: Searched) -> dict[str, Recipe]:
     space = found.driver.space
     names: dict[str, str] = {}
     for name, genome in space.seeds().items():
-        names.setdefault(space.decode(genome).hash, name)
+        # As a searcher asks for it: numbers change a little on their way through the unit cube.
+        asked = from_unit(space, to_unit(space, genome))
+        names.setdefault(space.decode(asked).hash, name)
     began = [c for c in found.candidates if c.recipe_hash in names and c.evaluation.scored]
     if not began:
         return {}
@@ -213,12 +217,15 @@ def _keep_paths(night: Night, recipes: Mapping[str, Recipe]) -> None:
     night.database.set_meta("paths", {n: path_text(r, merged) for n, r in stacks.items()})
 
 
-def _looks_up(recipe: Recipe) -> bool:
+def looks_up(recipe: Recipe) -> bool:
     """Whether a search merges `recipe` by numbers from tables, where an export computes them."""
-    composed = {name for part in recipe.slices for name, _ in part.parameters}
-    composed |= {name for name, _ in recipe.parameters}
-    by_rank = recipe.rule.sparsify in ("magnitude", "outliers", "variance")
-    return by_rank or recipe.rule.rescale == "l1" or bool({"method", "sparsify"} & composed)
+    places = (recipe.parameters, *(part.parameters for part in recipe.slices))
+    settings = [entry for place in places for entry in place]
+    said = {v for name, s in settings if name == METHOD for c in s.clauses for v in c.values}
+    rules = [recipe.rule, *(RULES[str(method)] for method in said)]
+    by_rank = any(rule.sparsify in ("magnitude", "outliers", "variance") for rule in rules)
+    chosen = any(name == "sparsify" for name, _ in settings)
+    return by_rank or chosen or any(rule.rescale == "l1" for rule in rules)
 
 
 def _baselines(night: Night) -> dict[str, Recipe]:

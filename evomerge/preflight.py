@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from evomerge.config import STACKS, RunFile
 from evomerge.config.space import scales_of
+from evomerge.cost_bounds import check_cost_bounds
 from evomerge.engines import ENGINES, engine_folder
 from evomerge.facts import facts_of, facts_of_asking
 from evomerge.item_banks import Banks, load_banks
@@ -29,6 +30,7 @@ from search_spaces.space import SearchSpace
 
 if TYPE_CHECKING:
     from evomerge.merge.locations import Location
+    from evomerge.merge.sources import Sources
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def prepare(
     goals = build_goals(config, judge)
     first = None if parameters is None else first_stage_of(config, parameters, goals)
     check_constraints(goals, judge)
+    check_cost_bounds(config, goals, space, sources)
     check_neighbours(config, space)
     if banks is None:
         banks = load_banks(config, folder, judge.tasks, judge.items["search"])
@@ -108,7 +111,7 @@ def prepare(
     facts += facts_of_asking(config, banks)
     if thorough:
         check_room(config)
-        check_prompts(config, model, judge)
+        check_prompts(config, model, sources, judge)
         check_objectives(judge)
         facts += [("note", warning) for warning in sources.warnings()]
         sources.check_finite()
@@ -210,14 +213,15 @@ def check_searcher(prepared: Prepared) -> None:
         build_searcher(plan.algorithm, problem_of(plan, first.space, first.goals))
 
 
-def check_prompts(config: RunFile, model: Path, judge: Judge) -> None:
-    """Hold the engine against the model, and every prompt against the engine.
+def check_prompts(config: RunFile, model: Path, sources: "Sources", judge: Judge) -> None:
+    """Hold the engine against the model and the sources, and every prompt against the engine.
 
     Raises:
         FitnessError: an engine that is not installed, an architecture that it does not know, or a
             prompt that is too long.
+        InputError: weights that the sources store otherwise than the engine runs them.
     """
-    lengths = ENGINES[config.engine.kind].check(config, model)
+    lengths = ENGINES[config.engine.kind].check(config, model, sources)
     for items in judge.items.values():
         for item in items:
             lengths.check(item.requests, f"task '{item.task}', item {item.index}")

@@ -29,7 +29,7 @@ from evomerge.runs.folder import RunFolder, check_sources_unchanged, freeze
 from evomerge.runs.ledger import Ledger
 from evomerge.search.driver import Driver
 from evomerge.search.view import View
-from evomerge.two_stages import FIRST_PHASE
+from evomerge.two_stages import FIRST_PHASE, FirstStage
 from evomerge.workspace import shared_answers
 from fitness.errors import FitnessError
 from fitness.functions import function_digest
@@ -113,7 +113,7 @@ def resume(folder: Path, evaluations: int | None, view: View, moved: Sequence[st
                 "restore them, or start a new run",
             )
         run.keep_places()
-        _raise_budget(run, evaluations)
+        _raise_budget(run, evaluations, prepared.first)
         run.database.event("resumed")
         asked = _asked(run)
         view.say(f"resuming {folder}: {asked} of {budget_of(run)} candidates are recorded")
@@ -139,9 +139,16 @@ def _asked(run: RunFolder) -> int:
     return sum(len(run.database.candidates(phase)) for phase in (FIRST_PHASE, "search"))
 
 
-def _raise_budget(run: RunFolder, evaluations: int | None) -> None:
+def _raise_budget(run: RunFolder, evaluations: int | None, first: FirstStage | None) -> None:
     if evaluations is None:
         return
+    if first is not None and evaluations <= first.evaluations:
+        raise InputError(
+            f"--evaluations {evaluations}",
+            f"the first stage takes {first.evaluations}, as it was begun, and the second some more",
+            str(run.path),
+            f"give {first.evaluations + 1} or more",
+        )
     asked = _asked(run)
     if evaluations < asked:
         raise InputError(

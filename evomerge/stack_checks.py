@@ -44,15 +44,6 @@ _APART = frozenset(
 )
 """Keys of a configuration that change nothing a layer computes, or that are looked at elsewhere."""
 
-_BY_LAYER = frozenset(
-    (
-        *("layer_types", "mlp_layer_types", "no_rope_layers", "no_rope_layer_interval"),
-        *("max_window_layers", "sliding_window_pattern", "use_sliding_window"),
-        *("mlp_only_layers", "decoder_sparse_step"),
-    )
-)
-"""Keys that say what kind each layer is: a layer takes its kind with it."""
-
 _WINDOW = "max_position_embeddings"
 """Changes what a layer computes only where the rotary embedding is scaled by it."""
 
@@ -122,7 +113,10 @@ def _computed_by(config: dict[str, Any]) -> dict[str, Any]:
     from transformers import CONFIG_MAPPING
 
     from evomerge.merge.checkpoint import text_config
+    from evomerge.merge.depths import SAYS_KINDS
 
+    # A layer takes its kind with it; how wide its window is, the one configuration says.
+    by_layer = {*SAYS_KINDS} - {"sliding_window"}
     text = text_config(config)
     kind = CONFIG_MAPPING[text["model_type"]]
     known = kind().to_dict()
@@ -131,7 +125,7 @@ def _computed_by(config: dict[str, Any]) -> dict[str, Any]:
         key: value
         for key, value in whole.items()
         if key in known
-        and key not in _APART | _BY_LAYER
+        and key not in _APART | by_layer
         and not key.startswith("_")
         and "dropout" not in key
     }

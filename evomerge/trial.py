@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from evomerge.asking import Asking
 from evomerge.evaluation import Evaluation, Outcome
 from evomerge.judging import Judge
-from evomerge.objectives import SPEED
 from fitness.engine import Engine
 from fitness.estimate import Estimate
 from fitness.items import Reply, Request, Response
+from fitness.objectives import SPEED
 from fitness.objectives.speed import Timing, speed_estimate, tokens_handled
 from search_spaces.errors import InputError
 from search_spaces.neighbours import neighbours

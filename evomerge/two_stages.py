@@ -4,14 +4,16 @@ Akiba et al. 2024 (Evolutionary Optimization of Model Merging Recipes) found the
 merging weights finds is one more model in the pool of the data flow search.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from evomerge.config import RunFile
 from evomerge.config.space import merged_of
-from evomerge.search.algorithms import default_algorithm
+from evomerge.search.algorithms import ALGORITHMS, default_algorithm
 from evomerge.search.goals import Goals
 from evomerge.search.plan import Plan
 from evomerge.spaces import MERGED
+from fitness.objectives import MODEL_COSTS
 from search_spaces.errors import InputError
 from search_spaces.parameter import ParameterSpace
 
@@ -21,9 +23,6 @@ FIRST_PHASE = MERGED
 FIRST_CHANCE = "merged_random"
 """That of the random baseline, which has two stages as well."""
 
-_BY_DEPTH = ("layers", "parameters", "kv_bytes", "tokens_per_second")
-"""Costs that are (nearly) the same for all merges of one depth."""
-
 
 @dataclass(frozen=True)
 class FirstStage:
@@ -31,8 +30,9 @@ class FirstStage:
 
     Attributes:
         space: its parameters.
-        goals: without bounds on costs that no merge can change.
+        goals: without costs that no merge can change, and bounds on them.
         algorithm: the search algorithm's name.
+        pick: how its winner is picked (see `evomerge.search.choice.pick`).
         evaluations: candidates; a budget that is raised later is all the second stage's.
         share: of the hours and answers, where they are bounded, in (0, 1).
     """
@@ -40,6 +40,7 @@ class FirstStage:
     space: ParameterSpace
     goals: Goals
     algorithm: str
+    pick: str
     evaluations: int
     share: float
 
@@ -61,12 +62,28 @@ def first_stage_of(config: RunFile, space: ParameterSpace, goals: Goals) -> Firs
             "space.merged.share",
             "give another share, or a larger budget",
         )
-    fixed = {o.label for o in config.fitness.all_objectives if o.cost in _BY_DEPTH}
-    kept = tuple(bound for bound in goals.constraints if bound.objective not in fixed)
-    objectives = len(config.fitness.all_objectives)
-    algorithm = config.search.algorithm or default_algorithm(objectives, section.chooses)
-    return FirstStage(
-        space, replace(goals, constraints=kept), algorithm, evaluations, section.share
+    fixed = {o.label for o in config.fitness.all_objectives if o.cost in MODEL_COSTS}
+    own = _without(goals, fixed)
+    count, algorithm = len(own.names), config.search.algorithm
+    if algorithm is None or (count == 1 and ALGORITHMS[algorithm].objectives == "many"):
+        algorithm = default_algorithm(count, section.chooses)
+    how = config.export.pick
+    pick = "knee" if how.removeprefix("best:") in set(goals.names) - set(own.names) else how
+    return FirstStage(space, own, algorithm, pick, evaluations, section.share)
+
+
+def _without(goals: Goals, fixed: Collection[str]) -> Goals:
+    """The goals without what is (nearly) the same for all merges of one depth.
+
+    A front along such an objective has no volume, so that nothing would ever count as a gain. Where
+    every objective is fixed, the first stays.
+    """
+    kept = [row for row, name in enumerate(goals.names) if name not in fixed] or [0]
+    return Goals(
+        names=tuple(goals.names[row] for row in kept),
+        directions=tuple(goals.directions[row] for row in kept),
+        weights=tuple(goals.weights[row] for row in kept),
+        constraints=tuple(bound for bound in goals.constraints if bound.objective not in fixed),
     )
 
 

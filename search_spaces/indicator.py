@@ -16,7 +16,7 @@ Every genome is valid; one with too many or too few layers is repaired, always a
   second pass begins where the first one ended; if that is not enough, the rest is thinned out evenly
   (the lowest and the highest layer stay);
 - too shallow, or empty: places that are out are put in, in the row's order, so that the first model's
-  missing layers come first.
+  missing layers come first. Their scales are 1, or the nearest in the range.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,7 +36,7 @@ from search_spaces.path_slots import (
 )
 from search_spaces.recipe import Recipe
 from search_spaces.slots import Slots
-from search_spaces.space import check_genome
+from search_spaces.space import Conditions, check_genome
 from search_spaces.stacking import Hop, Pool
 from search_spaces.template_table import starts
 from search_spaces.variables import Choice, Genome, Real, Variable
@@ -99,6 +99,13 @@ class IndicatorSpace:
         return None
 
     @property
+    def conditions(self) -> Conditions:
+        """A place's scale counts where the place is in."""
+        count = len(self._row)
+        scales = len(self._variables) - count
+        return (*(None,) * count, *((place, 1) for place in range(scales))) if scales else ()
+
+    @property
     def fragile(self) -> bool:
         """True: almost no choice of layers works."""
         return True
@@ -115,11 +122,11 @@ class IndicatorSpace:
             InputError: wrong number of values, or one outside its variable's range.
         """
         check_genome(self, genome)
-        count, searched = len(self._row), len(genome) > len(self._row)
+        count, rest = len(self._row), resting_scale(self.input_scale)
         path: list[Hop] = []
         for place in self._repaired([i for i, bit in enumerate(genome[:count]) if bit]):
             model, layer = self._row[place]
-            own = genome[count + place : count + place + 1] if searched else ()
+            own = genome[count + place :][: len(rest)] if genome[place] else rest
             path.append(Hop(model, layer, scale_at(self.input_scale, own)))
         return self._pool.stack(path)
 

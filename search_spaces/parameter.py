@@ -33,7 +33,7 @@ from search_spaces.roles import COMPONENTS
 from search_spaces.rules import METHOD, OVERRIDES, RULES, Rule, rule_named
 from search_spaces.settings import Parameters, Scalar, parameters
 from search_spaces.slots import Slots
-from search_spaces.space import check_genome
+from search_spaces.space import Conditions, check_genome
 from search_spaces.space_rules import SIMPLEST, check_rules, gives_alone, with_epsilon_in_reach
 from search_spaces.stages import STAGES
 from search_spaces.variables import Choice, Genome, Variable
@@ -99,6 +99,11 @@ class ParameterSpace:
     def slots(self) -> Slots | None:
         """None: every variable stands for itself."""
         return None
+
+    @property
+    def conditions(self) -> Conditions:
+        """None: every variable always counts."""
+        return ()
 
     @property
     def fragile(self) -> bool:

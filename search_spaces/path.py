@@ -37,7 +37,7 @@ from search_spaces.path_slots import (
 )
 from search_spaces.recipe import Recipe
 from search_spaces.slots import Slots
-from search_spaces.space import check_genome
+from search_spaces.space import Conditions, check_genome
 from search_spaces.stacking import Hop, Pool
 from search_spaces.template_table import starts
 from search_spaces.variables import Choice, Genome, Integer, Variable
@@ -89,6 +89,11 @@ class PathSpace:
     def slots(self) -> Slots:
         """The list of slots that `depth` counts."""
         return self._list.slots
+
+    @property
+    def conditions(self) -> Conditions:
+        """None: what is at rest `slots` says."""
+        return ()
 
     @property
     def fragile(self) -> bool:

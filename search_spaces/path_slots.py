@@ -33,6 +33,9 @@ ScaleRange = float | tuple[float, float] | None
 MOST_SEEDS = 24
 """A space of stacks names at most so many starting points: the rest of a population are edits."""
 
+_EXACT = 1e-9
+"""A scale this close to 1 is none: on its way through the unit cube 1 does not always stay 1."""
+
 _WHERE = "search space"
 
 
@@ -171,6 +174,8 @@ def scale_at(given: ScaleRange, row: Sequence[Scalar]) -> float:
     if given is None or not isinstance(given, (tuple, list)):
         return 1.0 if given is None else float(given)
     value = float(row[-1])
+    if abs(value - 1.0) < _EXACT:
+        return 1.0
     return value if abs(value) >= LEAST_SCALE else copysign(LEAST_SCALE, value + 0.0)
 
 

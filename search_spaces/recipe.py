@@ -218,7 +218,10 @@ def folded(
         left_out = needless([whole, *(s.parameters for s in slices)], RULES[methods[0]])
         slices = tuple(replace(s, parameters=without(s.parameters, left_out)) for s in slices)
         whole = without(whole, left_out)
-    return method if method in methods else methods[0], slices, whole
+    if method not in methods:
+        # What copies layers says nothing of whether the others are seen from a base.
+        method = next((name for name in methods if RULES[name].base != "either"), methods[0])
+    return method, slices, whole
 
 
 def _canonical(part: Slice, base: str | None, rule: Rule) -> Slice:

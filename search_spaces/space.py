@@ -12,6 +12,10 @@ from search_spaces.settings import Scalar
 from search_spaces.slots import Slots
 from search_spaces.variables import Genome, Variable
 
+Conditions = tuple[tuple[int, int] | None, ...]
+"""Per variable of a space, when it is part of the recipe: the place of the `Choice` that governs it,
+which always is, and the index of the option with which it is; None: always. (): all always are."""
+
 
 class SearchSpace(Protocol):
     """Knows its variables and turns genomes into recipes."""
@@ -36,6 +40,11 @@ class SearchSpace(Protocol):
     @property
     def slots(self) -> Slots | None:
         """Which variables form a list of variable length; None: each stands for itself."""
+        ...
+
+    @property
+    def conditions(self) -> Conditions:
+        """Which variables are part of the recipe only with some option of another."""
         ...
 
     @property

@@ -92,7 +92,8 @@ class Pool:
 
         Paths of the same model give the same recipe; one that goes straight through a model of the
         pool gives that model. The embeddings come from the first hop's model, the final norm and
-        the head from the last's.
+        the head from the last's; where that model is merged otherwise by depth, they are merged as
+        that hop's layer is.
 
         Raises:
             InputError: an empty path, a model that is not in the pool, a layer that it does not

@@ -24,7 +24,7 @@ from search_spaces.path_slots import Depth, depth_bounds, fitted, named_seeds
 from search_spaces.recipe import Input, Recipe, Slice
 from search_spaces.settings import Scalar, Setting
 from search_spaces.slots import Slots
-from search_spaces.space import check_genome
+from search_spaces.space import Conditions, check_genome
 from search_spaces.stacking import Hop, Pool
 from search_spaces.template_table import TEMPLATES, Start, Step, Template, starts
 from search_spaces.variables import Choice, Genome, Integer, Variable
@@ -89,6 +89,14 @@ class TemplateSpace:
     def slots(self) -> Slots | None:
         """None: every variable stands for itself."""
         return None
+
+    @property
+    def conditions(self) -> Conditions:
+        """A template's models and numbers count where `template` is that one."""
+        if len(self._names) == 1:
+            return ()
+        owners = (variable.name.split(".")[0] for variable in self._variables[1:])
+        return (None, *((0, self._names.index(owner)) for owner in owners))
 
     @property
     def fragile(self) -> bool:

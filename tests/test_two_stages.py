@@ -6,10 +6,15 @@ from typing import Any
 import pytest
 
 from evomerge.config import RunFile
+from evomerge.evaluation import Evaluation, Outcome
 from evomerge.run_file import parse_run_file
+from evomerge.search.candidate import Candidate
 from evomerge.search.goals import Goals
 from evomerge.search.plan import Plan
+from evomerge.search.standing import Standing
 from evomerge.two_stages import FirstStage, first_stage_of, plan_of_first, plan_of_second
+from fitness.estimate import Estimate
+from fitness.objectives import MODEL_COSTS
 from search_spaces.errors import InputError
 from search_spaces.parameter import ParameterSpace
 
@@ -61,6 +66,45 @@ def test_a_merge_is_not_asked_to_have_fewer_layers_than_its_sources() -> None:
     """Every candidate of the first stage is as deep as the sources: no bound on that can be kept."""
     kept = {bound.objective for bound in stage_of(run_file()).goals.constraints}
     assert kept == {"t", "tokens"}
+
+
+def alone(*objectives: Any, pick: str = "knee", **search: Any) -> FirstStage:
+    """The first stage of a run with these objectives, of which `t` is the one that merging moves."""
+    content = run_file(**search).model_dump(mode="json", exclude_unset=True)
+    content["fitness"] = {"tasks": {"t": {}}, "objectives": list(objectives)}
+    content["export"] = {"pick": pick}
+    config = parse_run_file(content, "run.yaml")
+    labels = tuple(o.label for o in config.fitness.all_objectives)
+    directions = tuple("maximize" if label == "t" else "minimize" for label in labels)
+    weights = tuple(float(2 + row) for row in range(len(labels)))
+    return first_stage_of(config, SPACE, Goals(labels, directions, weights))  # type: ignore[arg-type]
+
+
+def test_costs_that_no_merge_changes_are_no_goals_of_the_first_stage() -> None:
+    """A front along a constant has no volume: nothing was a gain, and `patience` ended the stage."""
+    costs = [{"cost": name} for name in MODEL_COSTS]
+    stage = alone(*costs[:2], "t", *costs[2:], pick="best:layers")
+    assert (stage.goals.names, stage.goals.directions) == (("t",), ("maximize",))
+    assert stage.goals.weights == (4.0,)
+    assert (stage.algorithm, stage.pick) == ("cmaes", "knee")
+    standing, volumes = Standing(stage.goals), list[float]()
+    for number in range(3):
+        measured = {"t": Estimate(0.2 + 0.2 * number, 0.0), "layers": Estimate(4.0, 0.0)}
+        scored = Evaluation(outcome=Outcome.SCORED, objectives=measured)
+        standing.add([Candidate(number, (0.5,), f"h{number}", scored)])
+        volumes.append(standing.hypervolume())
+    assert volumes == sorted(set(volumes)), "each candidate is a gain"
+
+
+def test_what_is_left_decides_how_the_first_stage_searches_and_picks() -> None:
+    lengths = {"cost": "tokens"}
+    kept = alone("t", lengths, {"cost": "layers"}, pick="best:tokens")
+    assert (kept.goals.names, kept.algorithm, kept.pick) == (
+        ("t", "tokens"), "nsga2", "best:tokens",
+    )  # fmt: skip
+    assert alone("t", lengths, {"cost": "layers"}, algorithm="nsga3").algorithm == "nsga3"
+    assert alone("t", {"cost": "layers"}, algorithm="nsga3").algorithm == "cmaes"
+    assert alone({"cost": "kv_bytes"}, {"cost": "layers"}).goals.names == ("kv_bytes",)
 
 
 def test_algorithms_by_stage() -> None:

@@ -45,7 +45,8 @@ class Delta:
     Args:
         theta: the source's tensor, any shape and floating dtype.
         reference: r is the mean of these tensors of theta's shape; none: r = 0; one: the base.
-        mask_name: what keys the random mask: seed, the input's position, the output tensor's name.
+        mask_name: what keys the random mask: seed, the input's position, the name of its tensor, which a
+            layer keeps wherever it stands in a stack.
         key: identifies the delta in tables; None: not to be remembered.
 
     Attributes:

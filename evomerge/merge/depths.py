@@ -47,8 +47,9 @@ class LayerKinds:
                 the configuration does not say how they are built.
         """
         origins = origins_of(recipe, self._sources.layers)
-        self.check_merges(recipe)
-        if not self.in_order(origins):
+        moved = not self.in_order(origins)
+        self.check_merges(recipe, moved=moved)
+        if moved:
             self.check_movable()
         if len(self.all()) < 2:
             return Stack(len(origins))
@@ -109,8 +110,13 @@ class LayerKinds:
                     "keep every layer in its place: search parameters, not stacks",
                 )
 
-    def check_merges(self, recipe: Recipe) -> None:
+    def check_merges(self, recipe: Recipe, *, moved: bool = True) -> None:
         """Refuse merges of layers of different kinds.
+
+        Args:
+            recipe: of known sources.
+            moved: layers leave their places. Where none does, sources whose layers differ in kind at
+                the same place are merged as the first one's.
 
         Raises:
             InputError: see above.
@@ -118,9 +124,8 @@ class LayerKinds:
         for part in recipe.slices:
             first, *others = part.inputs
             for other in others:
-                if other.layers != first.layers or not self.said_alike(
-                    (first.source, other.source)
-                ):
+                alike = not moved or self.said_alike((first.source, other.source))
+                if other.layers != first.layers or not alike:
                     self._check_pairs(first, other)
 
     def _check_pairs(self, first: Input, other: Input) -> None:

@@ -60,7 +60,7 @@ class Materials:
             Delta(
                 theta,
                 parts,
-                (plan.seed, i, plan.tensor),
+                (plan.seed, i, plan.merged[i].tensor),
                 (*keys[i], *seen_from) if keys else None,
             )
             for i, theta in enumerate(thetas)

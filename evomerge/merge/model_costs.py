@@ -10,12 +10,10 @@ from typing import Any
 from evomerge.merge.checkpoint import text_config
 from evomerge.merge.resolve import layers_of
 from evomerge.merge.sources import Sources
+from fitness.objectives import EXACT_COSTS
 from search_spaces.errors import InputError
 from search_spaces.recipe import Recipe
 from search_spaces.roles import role
-
-EXACT = ("layers", "parameters", "kv_bytes")
-"""What `costs_of` knows."""
 
 _APART = ("k_proj", "v_proj")
 _TOGETHER = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "W_pack")
@@ -34,12 +32,12 @@ class RecipeCosts:
     def __init__(self, sources: Sources, itemsize: int) -> None:
         self._sources, self._itemsize = sources, itemsize
 
-    def of(self, recipe: Recipe, names: Collection[str] = EXACT) -> dict[str, float]:
+    def of(self, recipe: Recipe, names: Collection[str] = EXACT_COSTS) -> dict[str, float]:
         """Costs of what `recipe` makes, by name.
 
         Args:
             recipe: a candidate.
-            names: of `EXACT`, those that are wanted:
+            names: of `EXACT_COSTS`, those that are wanted:
 
                 - `layers`: of the stack.
                 - `parameters`: of the exported model, a tied embedding once.

@@ -90,7 +90,7 @@ class MergedWeights:
         self._after: dict[str, str] = {}
         self._asked: list[str] = []
         self._origins: dict[tuple[int, str, str], Origin] = {}
-        self._kept: dict[tuple[int, str, bool, tuple[tuple[str, str], ...]], Materials] = {}
+        self._kept: dict[tuple[int, bool, tuple[tuple[str, str], ...]], Materials] = {}
         self._recipe: Recipe | None = None
 
     def prepare(self, payload: object) -> None:
@@ -289,7 +289,7 @@ class MergedWeights:
         """What `plan` merges; kept for the next candidates where the tensors are kept anyway."""
         names = tuple((part.source, part.tensor) for part in parts_of(plan))
         exact = self._statistics is not self._tables
-        asked = (id(self._sources), plan.tensor, plan.base is None, names)
+        asked = (id(self._sources), plan.base is None, names)
         if exact or asked not in self._kept:
             materials = self._gathered(plan)
             if exact or not self._placed.keeps or not all(self._is_view(*name) for name in names):
@@ -348,17 +348,38 @@ class MergedWeights:
         """The least |tau| kept when `density` of a source's elements is kept over all tensors."""
         asked = (source, reference, density)
         if asked not in self._model_thresholds:
-            deltas = [
-                self._delta(part, plan)
-                for plan in self._plans.values()
-                for part in plan.merged
-                if part.source == source
-                and _seen_from(plan) == reference
-                and self._sources.floating(part.tensor)
-            ]
+            deltas = (
+                self._own_deltas(source, reference)
+                if self._moved
+                else [
+                    self._delta(part, plan)
+                    for plan in self._plans.values()
+                    for part in plan.merged
+                    if part.source == source
+                    and _seen_from(plan) == reference
+                    and self._sources.floating(part.tensor)
+                ]
+            )
             kept = max(1, int(density * sum(delta.count for delta in deltas)))
             self._model_thresholds[asked] = self._statistics.threshold_over(deltas, kept)
         return self._model_thresholds[asked]
+
+    @property
+    def _moved(self) -> bool:
+        """Whether layers are not where the sources have them: some left out, others repeated."""
+        recipe, layers = self._prepared(), self._sources.layers
+        return [layer for _, layer in origins_of(recipe, layers)] != list(range(layers))
+
+    def _own_deltas(self, source: str, reference: tuple[str, ...]) -> list[Delta]:
+        """All of a source's own tensors, each once: a layer keeps its threshold wherever it stands."""
+        deltas: list[Delta] = []
+        for name in self._sources.shapes:
+            together = (source, *reference)
+            if self._sources.floating(name) and all(self._sources.holds(o, name) for o in together):
+                key = tuple(self._origin(o, name) for o in together)
+                parts = [self._sources.tensor(o, name) for o in reference]
+                deltas.append(Delta(self._sources.tensor(source, name), parts, key=key))
+        return deltas
 
     def _delta(self, part: TensorInput, plan: TensorPlan) -> Delta:
         """A source's part in another tensor than the one that is merged: read where it is stored."""

@@ -1,9 +1,8 @@
 """A stack in one line: `maths 0-5, ja 4-9 x1.2, maths 8-11`."""
 
-from search_spaces.recipe import Recipe, Slice
+from search_spaces.agreement import COPIED
+from search_spaces.recipe import Recipe, Setting, Slice
 from search_spaces.rules import METHOD
-
-COPIED = "passthrough"
 
 
 def path_text(recipe: Recipe, merged: str | None = None) -> str:
@@ -32,9 +31,7 @@ def path_text(recipe: Recipe, merged: str | None = None) -> str:
 
 def _origin(recipe: Recipe, part: Slice, merged: str | None) -> str:
     """What a slice is made of."""
-    chosen = dict(part.parameters).get(METHOD)
-    method = chosen.clauses[0].values[0] if chosen else recipe.method
-    if method == COPIED:
+    if dict(part.parameters).get(METHOD, Setting.constant(recipe.method)) == COPIED:
         return part.inputs[0].source
     if merged is not None:
         return merged

@@ -105,6 +105,7 @@ def problem_of(plan: Plan, space: SearchSpace, goals: Goals) -> Problem:
         steady=plan.schedule == "asynchronous",
         cells=tuple(cells(variable) for variable in space.variables),
         slots=space.slots,
+        conditions=space.conditions,
         origins=seeds if space.fragile else seeds[:0],
     )
     if plan.seeded and len(problem.origins):

@@ -9,10 +9,10 @@ from collections.abc import Callable, Hashable
 
 import numpy as np
 
+from evomerge.search.conditions import alive, stepped_at
 from evomerge.search.lists import Lists, Rng
 from evomerge.search.path_operators import mutated
 from evomerge.search.problem import Array, Problem
-from evomerge.search.steps import step
 
 FEW = 3
 """Most mutations of a small edit."""
@@ -27,19 +27,19 @@ _DRAWS = 32
 def edited(point: Array, problem: Problem, mutations: int, generator: Rng) -> Array:
     """A canonical copy of `point` [variables] after so many mutations.
 
-    Each is of the list, if the problem has one, or of one variable: half and half where both are
-    there to be mutated.
+    Each is of the list, if the problem has one, or of one variable that counts: half and half where
+    both are there to be mutated.
     """
     point = problem.canonical(point)
     lists = Lists(problem) if problem.slots is not None else None
-    outside = np.arange(problem.variables) if lists is None else lists.outside
-    outside = [int(v) for v in outside if problem.counts[v] != 1]
     for _ in range(mutations):
-        if lists is not None and (not outside or generator.random() < 0.5):
+        outside = alive(point, problem)
+        if lists is not None:
+            outside = np.intersect1d(outside, lists.outside)
+        if lists is not None and (not len(outside) or generator.random() < 0.5):
             point = lists.write(point, mutated(lists.read(point), lists, generator))
-        elif outside:
-            v = outside[int(generator.integers(len(outside)))]
-            point[v] = step(float(point[v]), problem.levels[v], problem.cells[v], generator)
+        elif len(outside):
+            point = stepped_at(point, int(generator.choice(outside)), problem, generator)
     return point
 
 

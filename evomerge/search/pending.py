@@ -24,7 +24,8 @@ class Pending(Generic[Note]):
         problem: whose points.
         generator: where a repeated point is moved to.
         draws: how often an algorithm is asked for another point in place of one that is pending.
-        forever: avoid what has been told, too, for algorithms that would ask it again and again.
+        forever: avoid what has been told, too, for algorithms that would ask it again and again. So
+            it is in problems with conditions, where few variables count and those soon repeat.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Pending(Generic[Note]):
         forever: bool = False,
     ) -> None:
         self._problem, self._generator, self._draws = problem, generator, draws
+        forever = forever or any(problem.conditions)
         self._known: set[bytes] | None = set() if forever else None
         self._points: dict[int, tuple[Array, Note]] = {}
         self._keys: dict[bytes, int] = {}
@@ -101,7 +103,7 @@ def moved(
     Where there are none it is a random point; where there is a list or almost every point is
     worthless, the walk is one of edits. After a walk that met no free point: where it ended.
     """
-    edits = problem.slots is not None or len(problem.origins) > 0
+    edits = problem.slots is not None or len(problem.origins) > 0 or any(problem.conditions)
     columns = np.flatnonzero(np.array(problem.counts) > 1)
     if not len(columns) and not edits:
         return generator.random(len(point))

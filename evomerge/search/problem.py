@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from search_spaces.errors import InputError
 from search_spaces.slots import Slots
+from search_spaces.space import Conditions
 
 Array = NDArray[np.float64]
 
@@ -35,6 +36,8 @@ class Problem:
         cells: per variable the number of whole numbers, in their order, that [0, 1] is cut into
             equal cells for, 0 for any other; () if there are none.
         slots: which variables form a list of variable length; None: each stands for itself.
+        conditions: per variable when it counts: the place of one with levels that governs it, and the
+            index of the level with which it does; None: always. () if all always do.
         origins: [k, variables] in [0, 1]: points of a space where almost every other is worthless.
             What would be drawn at random are then edits of these (`edits.py`). None: uniform points.
 
@@ -54,6 +57,7 @@ class Problem:
     cells: tuple[int, ...] = ()
     slots: Slots | None = None
     origins: Array = field(default_factory=_nothing_known)
+    conditions: Conditions = ()
 
     def __post_init__(self) -> None:
         if self.variables < 1 or self.objectives < 1 or self.constraints < 0 or self.seed < 0:
@@ -67,7 +71,8 @@ class Problem:
             raise ValueError("a variable has levels or cells, not both")
         if self.slots is not None:
             _check_slots(self.slots, self.levels, self.cells)
-        for name in ("initial", "origins"):
+        _check_conditions(self)
+        for name in ("origins", "initial"):
             object.__setattr__(self, name, _known_points(name, getattr(self, name), self))
         if self.population is None:
             return
@@ -90,9 +95,12 @@ class Problem:
         """A copy of `points` [..., variables] in which equal candidates are equal points.
 
         Variables that are cut into cells lie in the middle of one; slots beyond a list's length are
-        at rest: in their first cells, numbers at 0.
+        at rest: in their first cells, numbers at 0; so are variables that do not count, or where
+        there are origins, as the first of these has them.
         """
         points = snapped(points, self.counts)
+        if any(self.conditions):
+            points = np.where(self.counting(points), points, self._rest)
         if self.slots is None or self.slots.length is None:
             return points
         columns, rest = self._slot_columns
@@ -101,6 +109,14 @@ class Problem:
         idle = np.repeat(idle, columns.shape[1], axis=-1)
         points[..., flat] = np.where(idle, rest[flat], points[..., flat])
         return points
+
+    def counting(self, points: Array) -> NDArray[np.bool_]:
+        """Which variables count at `points` [..., variables] as far as conditions say, same shape."""
+        found = np.ones(points.shape, dtype=bool)
+        if any(self.conditions):
+            columns, governors, options, levels = self._governed
+            found[..., columns] = _cell(points[..., governors], levels) == options
+        return found
 
     def lengths(self, points: Array) -> NDArray[np.int64]:
         """How many slots count at each of `points` [..., variables], an array of shape [...].
@@ -113,6 +129,17 @@ class Problem:
         if self.slots.length is None:
             return np.full(points.shape[:-1], self.slots.most)
         return self.slots.least + _cell(points[..., self.slots.length], self._length_cells)
+
+    @cached_property
+    def _governed(self) -> NDArray[np.int64]:
+        """Of each variable with a condition: its place, its governor's, the option, the levels."""
+        said = [(v, *c, self.levels[c[0]]) for v, c in enumerate(self.conditions) if c is not None]
+        return np.array(said).T
+
+    @cached_property
+    def _rest(self) -> Array:
+        points = np.asarray(self.origins, dtype=np.float64)
+        return snapped(points[0] if points.size else np.zeros(self.variables), self.counts)
 
     @cached_property
     def _length_cells(self) -> int:
@@ -167,6 +194,23 @@ def _check_slots(slots: Slots, levels: tuple[int, ...], cells: tuple[int, ...]) 
             f"slots: the length has {cells[slots.length]} cells; it counts from {slots.least} to "
             f"{slots.most}"
         )
+
+
+def _check_conditions(problem: Problem) -> None:
+    conditions, slots = problem.conditions, problem.slots
+    if conditions and len(conditions) != problem.variables:
+        raise ValueError(f"{len(conditions)} conditions: one per variable ({problem.variables})")
+    listed = () if slots is None else (slots.length, *(c for slot in slots.columns for c in slot))
+    for variable, condition in enumerate(conditions):
+        if condition is None:
+            continue
+        place, option = condition
+        if not 0 <= place < problem.variables or conditions[place] is not None:
+            raise ValueError(f"variable {variable} is governed by {place}: one that always counts")
+        if not 0 <= option < problem.levels[place]:
+            raise ValueError(f"option {option} of variable {place}: {problem.levels[place]} levels")
+        if variable in listed or place in listed:
+            raise ValueError(f"variable {variable}: no part of a list governs or is governed")
 
 
 def _known_points(name: str, given: Array, problem: Problem) -> Array:

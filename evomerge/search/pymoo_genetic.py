@@ -157,12 +157,16 @@ class GeneticGenerations:
         self._generator = np.random.default_rng(problem.seed)
         self._pool = Pool(problem, population, population, make)
         self._points = random_start(problem, self._generator, population)
+        self._asked = self._points[:0]
 
     def ask(self) -> Array:
-        """[population, variables]: offspring of the pool."""
+        """[population, variables]: offspring of the pool; with conditions, none asked before."""
         if self._pool.started:
             self._points = self._topped_up(self._pool.breed())
         self._points = self._problem.canonical(self._points)
+        if any(self._problem.conditions):  # where few variables count, points soon repeat
+            self._points = distinct(self._points, self._problem, self._generator, self._asked)
+            self._asked = np.concatenate([self._asked, self._points])
         return self._points
 
     def tell(self, losses: Array, violations: Array) -> None:

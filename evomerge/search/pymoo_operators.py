@@ -11,6 +11,7 @@ import numpy as np
 from pymoo.operators.crossover.sbx import SBX
 from pymoo.operators.mutation.pm import PM
 
+from evomerge.search.conditions import alive, inherited, stepped_at
 from evomerge.search.lists import Lists
 from evomerge.search.path_operators import crossed, mutated, swapped
 from evomerge.search.searcher import Array, Problem
@@ -31,6 +32,8 @@ def operators(problem: Problem, eta: float, probability: float) -> dict[str, Any
             "crossover": ExchangeLists(problem, **crossing),
             "mutation": ChangeLists(problem, eta=20),
         }
+    if any(problem.conditions):
+        return {"crossover": Exchange(problem, **crossing), "mutation": StepCounting(problem)}
     if problem.discrete:
         return {
             "crossover": Exchange(problem, **crossing),
@@ -48,6 +51,7 @@ class Exchange(SBX):
 
     def __init__(self, problem: Problem, **options: Any) -> None:
         super().__init__(**options)
+        self._given = problem
         self._columns = np.flatnonzero(problem.levels)
 
     def _do(
@@ -62,7 +66,7 @@ class Exchange(SBX):
         parents = X[:, :, self._columns]
         swapped = random_state.random(parents.shape[1:]) < 0.5
         children[:, :, self._columns] = np.where(swapped, parents[::-1], parents)
-        return children
+        return inherited(children, X, self._given) if any(self._given.conditions) else children
 
 
 class Redraw(PM):
@@ -97,6 +101,36 @@ class Redraw(PM):
         chosen = np.zeros(mutated.shape, dtype=bool)
         chosen[:, whole] = random_state.random((len(mutated), len(whole))) < self._rate
         return self._mixed.canonical(stepped(mutated, self._mixed, chosen, random_state))
+
+
+class StepCounting(PM):
+    """Steps of variables that count: one on average, and at least one.
+
+    (Mutating all of them leaves most children of templates as they were: few count at a time.)
+    """
+
+    def __init__(self, problem: Problem, **options: Any) -> None:
+        super().__init__(**options)
+        self._given = problem
+
+    def _do(
+        self,
+        problem: Any,
+        X: Any,  # noqa: N803
+        *args: Any,
+        random_state: Any = None,
+        **options: Any,
+    ) -> Any:
+        points = self._given.canonical(X)
+        for row in points:
+            free = alive(row, self._given)
+            chosen = free[random_state.random(len(free)) < 1 / max(2, len(free))]
+            if len(free) and not len(chosen):
+                chosen = random_state.choice(free, 1)
+            for variable in chosen.tolist():
+                if self._given.counting(row)[variable]:
+                    row[:] = stepped_at(row, variable, self._given, random_state)
+        return points
 
 
 class ExchangeLists(Exchange):

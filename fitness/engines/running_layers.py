@@ -66,7 +66,7 @@ class RunningLayers:
         self._say(kinds)
         try:
             modules = [self._layer(i, name) for i, name in enumerate(kinds)]
-        except FitnessError:
+        except BaseException:
             self._say(before)
             raise
         self._list._modules = {str(i): module for i, module in enumerate(modules)}

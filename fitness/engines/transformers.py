@@ -71,6 +71,11 @@ class TransformersEngine:
         self.lengths = PromptLengths(self._encoder, self.max_model_len)
         self._loaded = False
 
+    @property
+    def weight_names(self) -> list[str]:
+        """What the weight provider is asked for, of the deepest candidate."""
+        return [slot.checkpoint_name for slot in self._slots]
+
     @torch.no_grad()
     def load(self, payload: object) -> None:
         """Make the resident model the candidate `payload`, writing every weight that runs in place.

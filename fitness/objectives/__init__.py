@@ -5,8 +5,10 @@ from fitness.objectives.objectives import ByCost, ByItem, Objectives, TaskEstima
 from fitness.objectives.spec import (
     COSTS,
     DIRECTIONS,
+    EXACT_COSTS,
     KINDS,
     MODEL_COSTS,
+    SPEED,
     ObjectiveSpec,
     direction_of,
 )
@@ -14,8 +16,10 @@ from fitness.objectives.spec import (
 __all__ = [
     "COSTS",
     "DIRECTIONS",
+    "EXACT_COSTS",
     "KINDS",
     "MODEL_COSTS",
+    "SPEED",
     "ByCost",
     "ByItem",
     "ObjectiveSpec",

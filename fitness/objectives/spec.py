@@ -23,7 +23,11 @@ KINDS = (
 DIRECTIONS = ("maximize", "minimize")
 ANSWER_COSTS = ("tokens", "truncated", "parse_failures")
 """Costs read off generated answers."""
-MODEL_COSTS = ("layers", "parameters", "kv_bytes", "tokens_per_second")
+EXACT_COSTS = ("layers", "parameters", "kv_bytes")
+"""Costs of the model that follow from its recipe."""
+SPEED = "tokens_per_second"
+"""The one cost of which more is better, and the one of the model that is measured."""
+MODEL_COSTS = (*EXACT_COSTS, SPEED)
 """Costs of the model that answers, which no answer tells: `Objectives.measure` is given them."""
 COSTS = (*ANSWER_COSTS, *MODEL_COSTS)
 

@@ -1,11 +1,11 @@
 """The run file's objectives: which forms there are, what is refused, and what is measured."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
 
-from evomerge.config import Engine, RunFile
+from evomerge.config import Engine, Objective, RunFile
 from evomerge.objectives import (
     cache_itemsize,
     incumbents,
@@ -22,6 +22,13 @@ from search_spaces.errors import InputError
 from tests.fitness.conftest import choices, exact_match, questions, write_task
 
 MODELS = {"base": "b", "experts": {"x": "x", "y": "y"}}
+
+
+def test_the_run_file_has_every_cost() -> None:
+    """A `Literal` cannot be made from a table, so it is held against it."""
+    listed, nothing = get_args(Objective.model_fields["cost"].annotation)
+    assert get_args(listed) == COSTS
+    assert nothing is type(None)
 
 
 def run_file(*objectives: Any, tasks: tuple[str, ...] = ("maths", "words")) -> RunFile:

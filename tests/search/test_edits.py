@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks.lists import TARGETS, WAYS, measure
 from evomerge.cluster.executor import SerialExecutor
 from evomerge.evaluation import Evaluation, Outcome
 from evomerge.runs.database import Database
@@ -214,3 +215,11 @@ def test_a_search_of_stacks_goes_on_where_it_stopped(algorithm, schedule, tmp_pa
     search("parts.db", 27)
     assert [c.genome for c in search("parts.db", 60)] == [c.genome for c in whole]
     assert len({c.recipe_hash for c in whole}) > 45
+
+
+def test_the_benchmark_of_lists_says_what_was_found():
+    found = measure(seeds=1, budget=6)
+    assert list(found) == list(TARGETS)
+    for ways in found.values():
+        assert len(ways) == len(WAYS)
+        assert all(way["median"] <= 7 and way["found"] in (0, 1) for way in ways.values())

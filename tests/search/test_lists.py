@@ -12,6 +12,8 @@ from evomerge.search.problem import Problem, snapped
 from search_spaces.slots import Slots
 from tests.search.list_problems import lists, problem
 
+SETTINGS = settings(max_examples=300, deadline=None, derandomize=True)
+
 
 def generator(seed):
     return np.random.default_rng(seed)
@@ -29,6 +31,7 @@ def well_formed(rows, found):
 
 
 @given(lists())
+@SETTINGS
 def test_a_list_is_read_and_written_back(case):
     found, [point], _ = case
     rows = found.read(point)
@@ -39,6 +42,7 @@ def test_a_list_is_read_and_written_back(case):
 
 
 @given(lists())
+@SETTINGS
 def test_what_stands_beyond_the_end_of_a_list_makes_no_other_point(case):
     found, [point], seed = case
     rows = found.read(point)
@@ -50,7 +54,7 @@ def test_what_stands_beyond_the_end_of_a_list_makes_no_other_point(case):
 
 
 @given(lists())
-@settings(max_examples=300)
+@SETTINGS
 def test_mutations_keep_to_the_bounds_and_to_their_arguments(case):
     found, [point], seed = case
     rows = found.read(point)
@@ -68,7 +72,7 @@ def test_mutations_keep_to_the_bounds_and_to_their_arguments(case):
 
 
 @given(lists())
-@settings(max_examples=300)
+@SETTINGS
 def test_a_mutation_is_another_list_where_there_is_one(case):
     found, [point], seed = case
     rows = found.read(point)
@@ -81,7 +85,7 @@ def test_a_mutation_is_another_list_where_there_is_one(case):
 
 
 @given(lists(number=2))
-@settings(max_examples=300)
+@SETTINGS
 def test_children_are_made_of_their_parents_items(case):
     found, points, seed = case
     first, second = map(found.read, points)

@@ -308,3 +308,14 @@ def test_a_deep_path_is_decoded_quickly() -> None:
             _ = space.decode(genome).hash
             seconds.append(time.process_time() - start)
         assert min(seconds) < bound
+
+
+@pytest.mark.parametrize("scales", [(0.85, 1.5), (0.4, 2.0), (-1.5, 1.3), (0.5, 1.5)])
+def test_a_scale_of_one_is_none_after_the_way_through_the_unit_cube(
+    scales: tuple[float, float],
+) -> None:
+    """It came back as 0.9999999999999999 of some ranges: parents were other recipes, paid twice."""
+    space = PathSpace(["a", "b"], 4, (3, 6), input_scale=scales)
+    for genome in space.seeds().values():
+        again = from_unit(space, to_unit(space, genome))
+        assert space.decode(again).hash == space.decode(genome).hash

@@ -45,6 +45,10 @@ _WIDER: dict[str, Any] = {"hidden_size": 128, "intermediate_size": 192}
 """vLLM's attention on a CPU takes heads of 32 and more."""
 
 
+_SEES_ONE_MORE = ("cohere2",)
+"""Where sliding layers of vLLM see one token more than those of transformers do."""
+
+
 def stacks(sources: Sources) -> dict[str, Recipe]:
     """Candidates by name, from parents to the deepest; layers of all kinds in any order."""
     draw = random.Random(3)
@@ -115,6 +119,8 @@ def expect(root: Path, family: str) -> None:
         model: Any = AutoModelForCausalLM.from_pretrained(
             out, dtype=torch.float32, attn_implementation="eager"
         ).eval()
+        if family in _SEES_ONE_MORE:
+            model.config.sliding_window += 1
         rows = torch.tensor(prompts())
         with torch.no_grad():
             logits = model(rows).logits
@@ -191,12 +197,16 @@ class Served:
             return outcome
         return f"{outcome}, and answers"
 
-    def reads_no_more(self, name: str) -> bool:
-        """Whether exactly the elements of a stack were merged by a single rank."""
+    def merges_no_more(self, name: str) -> bool:
+        """Whether the elements of a stack were merged by a single rank, and no other layer's.
+
+        Biases are copied twice by some of vLLM's loaders.
+        """
         self.engine.load(self.good[name])
         self.weights.prepare(self.good[name])
         shapes = [self.weights.shape(tensor) for tensor in self.weights.names()]
-        return self.engine.reports[0].elements == sum(int(np.prod(shape)) for shape in shapes)
+        elements = sum(int(np.prod(shape)) for shape in shapes)
+        return elements <= self.engine.reports[0].elements < 1.05 * elements
 
     def _answers(self) -> tuple[np.ndarray, list[list[int]]]:
         """Log probabilities [prompts, positions, vocabulary], the last position's after a prefix that
@@ -245,7 +255,7 @@ def serve(
         if number % 3 == 2:
             bad = list(failures)[number // 3 % len(failures)]
             failures[bad].add(served.try_bad(bad))
-    exact = ranks > 1 or all(served.reads_no_more(name) for name in ("one layer", "deepest"))
+    exact = ranks > 1 or all(served.merges_no_more(name) for name in ("one layer", "deepest"))
     served.engine.close()
     return {
         "errors": served.errors,
@@ -254,7 +264,7 @@ def serve(
         "ran": served.ran,
         "failures": {name: sorted(found) for name, found in failures.items()},
         "cached": served.cached,
-        "reads_no_more": exact,
+        "merges_no_more": exact,
         "seconds": time.perf_counter() - begun,
     }
 
@@ -279,7 +289,7 @@ def run_all(root: Path, families: Iterable[str]) -> None:
             print(
                 f"{family} {'identities' if fixed else 'left out'}: {told['errors'][worst]:.1e} "
                 f"({worst}), bits {sorted({*told['digests'].values()})}, answers {told['differing']}, "
-                f"merged no more {told['reads_no_more']}, {told['failures']}, {told['seconds']:.0f} s",
+                f"merged no more {told['merges_no_more']}, {told['failures']}, {told['seconds']:.0f} s",
                 flush=True,
             )
 

@@ -104,6 +104,19 @@ def test_layerwise_reload():
     )
 
 
+def test_layers_that_run():
+    from vllm.config import ModelConfig
+    from vllm.model_executor.models.llama import LlamaModel
+
+    assert "islice(self.layers, self.start_layer, self.end_layer)" in inspect.getsource(
+        LlamaModel.forward
+    ), "models go through their layers in another way: layer_slots"
+    assert callable(ModelConfig.get_total_num_hidden_layers), "how many slots there are"
+    assert {"enforce_eager", "hf_text_config"} <= set(ModelConfig.__annotations__), (
+        "whether the model is compiled, and what its layers are, is not to be seen"
+    )
+
+
 def test_offline_interface():
     from vllm import LLM
 
@@ -190,6 +203,7 @@ def test_traps_on_the_cpu():
 
     assert issubclass(ParallelLMHead, VocabParallelEmbedding), "_pack_tied_heads"
     assert callable(ParallelLMHead.tie_weights), "heads are tied in another way: _pack_tied_heads"
+    assert callable(ParallelLMHead._register_bias), "_put_back_bias"
     assert "moe_kernel is not None" in inspect.getsource(UnquantizedFusedMoEMethod._setup_kernel), (
         "experts are packed in another way: _unpack_experts"
     )

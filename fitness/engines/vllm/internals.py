@@ -173,8 +173,7 @@ class MergingEngine(WeightTransferEngine[OpenInfo, CandidateInfo]):
         """Load the prepared candidate whole, or leave a model that the next load makes whole.
 
         Args:
-            merging: makes its tensors.
-            zeros: see `Merging.tensors`.
+            merging, zeros: see `Merging.tensors`.
         """
         stored = _stored(self.model)
         _unpack_experts(self.model)
@@ -191,6 +190,7 @@ class MergingEngine(WeightTransferEngine[OpenInfo, CandidateInfo]):
             raise
         parts = _parts(self.model)
         finalize_layerwise_reload(self.model, self.model_config)
+        _put_back_bias(self.model, merging)
         if merging.error is not None:
             raise merging.error
         if self.model_config.quantization is None:
@@ -221,6 +221,16 @@ def _put_back(stored: Sequence[tuple[torch.nn.Module, dict[str, Any], dict[str, 
         module._parameters.update(parameters)
         module._buffers.clear()
         module._buffers.update(buffers)
+
+
+def _put_back_bias(model: torch.nn.Module, merging: Merging) -> None:
+    """Give the head its bias again, which code of transformers adds on loading and reloading drops."""
+    head: Any = getattr(model, "lm_head", model)
+    for name, tensor in () if hasattr(head, "bias") else merging.tensors():
+        if name.endswith("lm_head.bias"):
+            with head.weight.device:
+                head._register_bias()
+            head.bias.weight_loader(head.bias, tensor)
 
 
 def _parts(model: torch.nn.Module) -> list[str]:
