@@ -142,11 +142,15 @@ def _build_transformers(opened: Opened) -> Running:
 
 def _check_vllm(config: RunFile, model: Path, sources: Sources) -> PromptLengths:
     from fitness.engines.lengths import prompt_lengths
-    from fitness.engines.vllm.engine import check_configuration, prepare_environment
+    from fitness.engines.vllm.engine import (
+        check_configuration,
+        compiles,
+        prepare_environment,
+    )
     from fitness.engines.vllm.requirements import check_vllm
 
-    section = config.engine
-    prepare_environment(section.tensor_parallel)
+    section, stacks = config.engine, config.space.kind != "parameter"
+    prepare_environment(section.tensor_parallel, compiles=compiles(section.arguments))
     check_vllm(
         json.loads((model / "config.json").read_text(encoding="utf-8")),
         # the driver's machine need not be like those of a cluster
@@ -154,6 +158,7 @@ def _check_vllm(config: RunFile, model: Path, sources: Sources) -> PromptLengths
         tensor_parallel=section.tensor_parallel,
         arguments=section.arguments,
         sampling=section.sampling,
+        several_depths=stacks,
     )
     if config.cluster.address == "local":
         check_configuration(
@@ -163,8 +168,18 @@ def _check_vllm(config: RunFile, model: Path, sources: Sources) -> PromptLengths
             max_model_len=section.max_model_len,
             tensor_parallel=section.tensor_parallel,
             trust_remote_code=section.trust_remote_code,
+            several_depths=stacks,
         )
     return prompt_lengths(model, section.max_model_len, section.trust_remote_code, one_more=True)
+
+
+def _slots(model: Path) -> int | None:
+    """Layers of the engine's model."""
+    from evomerge.merge.checkpoint import layer_key, text_config
+
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    key = layer_key(config)
+    return None if key is None else int(text_config(config)[key])
 
 
 def _build_vllm(opened: Opened) -> Running:
@@ -178,6 +193,7 @@ def _build_vllm(opened: Opened) -> Running:
         tokenizer=models.tokenizer,
         base="base" if models.base else None,
         limit=source_limit(section),
+        slots=_slots(opened.model),
     )
     engine = VllmEngine(
         opened.model,

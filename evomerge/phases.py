@@ -15,7 +15,7 @@ from evomerge.runs.database import Database
 from evomerge.runs.ledger import Wanted
 from evomerge.search.baselines import greedy_soup, reference_recipes
 from evomerge.search.candidate import Candidate
-from evomerge.search.choice import Choice, choose, pick
+from evomerge.search.choice import Choice, choose
 from evomerge.search.driver import Driver
 from evomerge.search.goals import Goals, plain
 from evomerge.search.plan import Plan
@@ -191,7 +191,8 @@ def _ask_sources(night: Night) -> None:
 
 
 def _best_start(night: Night, found: Searched) -> dict[str, Recipe]:
-    """The best of the starting points that the search began with, by its own measure."""
+    """The best of the starting points that the search began with: by the weighted mean of the
+    objectives, in units of their spread over those points."""
     space = found.driver.space
     names: dict[str, str] = {}
     for name, genome in space.seeds().items():
@@ -201,9 +202,10 @@ def _best_start(night: Night, found: Searched) -> dict[str, Recipe]:
     began = [c for c in found.candidates if c.recipe_hash in names and c.evaluation.scored]
     if not began:
         return {}
-    racing = bool(found.driver.rules.rungs)
-    how = night.prepared.config.export.pick
-    best = pick(began, found.driver.goals, how, racing=racing)
+    # Not by the user's pick: of a knee among three points it may be the worst.
+    goals = found.driver.goals
+    spread = goals.spread([c.evaluation for c in began])
+    best = max(began, key=lambda c: goals.merit(c.evaluation, spread))
     kept = {"id": best.id, "recipe_hash": best.recipe_hash, "name": names[best.recipe_hash]}
     night.database.set_meta(BEST_START, kept)
     return {BEST_START: found.driver.recipe(best)}

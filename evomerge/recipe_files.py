@@ -117,6 +117,18 @@ def check_recipe(recipe_file: Path) -> list[tuple[str, str]]:
     return facts + [("note", warning) for warning in sources.warnings()]
 
 
+def _check_stack(recipe: Recipe, sources: "Sources") -> None:
+    """Refuse to put layers of sources above each other that cannot run under one configuration."""
+    from evomerge.stack_checks import check_one_configuration
+
+    made_of = [{entry.source for entry in part.inputs} for part in recipe.slices]
+    if all(names == made_of[0] for names in made_of):
+        return  # every layer is merged of all: what differs is told, and the first source's
+    first, *others = recipe.sources
+    for other in others:
+        check_one_configuration(sources, first, other)
+
+
 def _filters(recipe: Recipe) -> list[str]:
     places = [recipe.parameters]
     for part in recipe.slices:
@@ -173,5 +185,6 @@ def open_recipe(recipe_file: Path, dtype: str | None) -> OpenRecipe:
     places = locate(called, folder, recipe.base)
     sources = open_sources(places).with_tokenizer(recipe.tokenizer, recipe.base)
     sources.check_compatible()
+    _check_stack(recipe, sources)
     lasting = {source: lasting_name(called[source], place) for source, place in places.items()}
     return OpenRecipe(recipe, sources, lasting)

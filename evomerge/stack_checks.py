@@ -66,7 +66,7 @@ def check_stackable(sources: "Sources", space: SearchSpace) -> None:
     first, *others = sources.names
     family_of(sources.config(first))
     for other in others:
-        _check_one_configuration(sources, first, other)
+        check_one_configuration(sources, first, other)
     _check_whole(sources)
     weights = MergedWeights(sources)
     for name, genome in space.seeds().items():
@@ -96,7 +96,12 @@ def check_scales_fold(sources: "Sources", scales: Sequence[float]) -> None:
         folds(pool.stack([Hop(first, last), Hop(first, last, scale)]), sources)
 
 
-def _check_one_configuration(sources: "Sources", first: str, other: str) -> None:
+def check_one_configuration(sources: "Sources", first: str, other: str) -> None:
+    """Refuse two sources whose layers cannot run under one configuration.
+
+    Raises:
+        InputError: which key differs, and both values.
+    """
     mine, theirs = _computed_by(sources.config(first)), _computed_by(sources.config(other))
     for key in sorted(mine.keys() | theirs.keys(), key=lambda key: (key == _WINDOW, key)):
         if mine.get(key) != theirs.get(key):

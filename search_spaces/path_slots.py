@@ -30,6 +30,9 @@ Depth = tuple[int, int]
 ScaleRange = float | tuple[float, float] | None
 """Input scales: (low, high) to search one per hop, a number for all hops, None for no scaling."""
 
+MOST_LAYERS = 512
+"""Of a stack: the deepest models there are have a quarter of them."""
+
 MOST_SEEDS = 24
 """A space of stacks names at most so many starting points: the rest of a population are edits."""
 
@@ -108,10 +111,10 @@ def depth_bounds(depth: Depth | None, layers: int, first: int = 0, last: int = 0
             f"layers = {layers}", "a model has layers", "layers", "count the sources' layers"
         )
     least, most = depth or (max(1, layers // 2), 2 * layers)
-    if not 1 <= least <= most:
+    if not 1 <= least <= most <= MOST_LAYERS:
         raise InputError(
             f"depth = [{least}, {most}]",
-            "it is [least, most] with at least one layer, and least not above most",
+            f"it is [least, most] with 1 to {MOST_LAYERS} layers, and least not above most",
             _WHERE,
             "correct the depth",
         )

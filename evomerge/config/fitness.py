@@ -283,9 +283,12 @@ def parse_constraint(text: str, objectives: list[str]) -> Constraint:
         if not found:
             continue
         if name.strip() not in objectives:
-            raise ValueError(
-                f"constraint '{text}' names no objective; {nearest(name.strip(), objectives)}"
-            )
+            from fitness.objectives.spec import MODEL_COSTS
+
+            known = nearest(name.strip(), objectives)
+            if name.strip() in MODEL_COSTS:
+                known = f"add {{cost: {name.strip()}}} to the objectives"
+            raise ValueError(f"constraint '{text}' names no objective; {known}")
         try:
             if not math.isfinite(float(bound)):
                 break

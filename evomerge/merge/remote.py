@@ -31,6 +31,7 @@ def remote_provider(
     tokenizer: str | None = None,
     base: str | None = None,
     limit: int | None = None,
+    slots: int | None = None,
 ) -> RemoteProvider:
     """What an engine needs to open these sources in its own processes.
 
@@ -39,6 +40,7 @@ def remote_provider(
         sources: the same, opened here.
         tokenizer, base: see `open_sources`.
         limit: most bytes that sources may take on the device or in pinned memory.
+        slots: layers of the engine's model; None: the sources'.
     """
     places = {
         name: {
@@ -54,7 +56,7 @@ def remote_provider(
         arguments,
         encode,
         source_bytes=size if limit is None or size <= limit else 0,
-        parameters=sources.parameters(),
+        parameters=sources.parameters(slots),
     )
 
 

@@ -222,9 +222,13 @@ class Sources:
             if self.holds(source, name)
         )
 
-    def parameters(self) -> int:
-        """Parameters of the result at the sources' depth, tied embeddings counted once."""
-        return sum(torch.Size(shape).numel() for shape in self.shapes.values())
+    def parameters(self, layers: int | None = None) -> int:
+        """Parameters of a result with so many layers (None: the sources'), tied embeddings counted
+        once."""
+        sizes = {name: torch.Size(shape).numel() for name, shape in self.shapes.items()}
+        inside = sum(size for name, size in sizes.items() if role(name).layer is not None)
+        depth = self.layers if layers is None else layers
+        return sum(sizes.values()) - inside + inside * depth // self.layers
 
     def bytes(self) -> int:
         """Size of all weight files together."""
