@@ -44,13 +44,13 @@ def draw(preset: str, base: str, experts: Sequence[str], number: int) -> Recipe:
         number: non-negative; the same number, the same recipe.
     """
     rule = RULES[preset]
-    names = [base, *experts] if rule.base == "source" else list(experts)
+    names = list(experts) if rule.takes_base else [base, *experts]
     rng = random.Random(f"{preset} {number}")
     inputs = tuple(Input(n, None, _drawn(rule, rng, True)) for n in names[: rule.sources[1]])
     return Recipe(
         method=preset,
         slices=(Slice(inputs),),
-        base=None if rule.base == "source" else base,
+        base=base if rule.takes_base else None,
         parameters=_drawn(rule, rng, False),
         dtype="bfloat16",
         seed=0 if rule.searched else number,

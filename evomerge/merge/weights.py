@@ -366,9 +366,11 @@ class MergedWeights:
 
     @property
     def _moved(self) -> bool:
-        """Whether layers are not where the sources have them: some left out, others repeated."""
+        """Whether layers, each of like ones of the sources, are left out, repeated or moved."""
         recipe, layers = self._prepared(), self._sources.layers
-        return [layer for _, layer in origins_of(recipe, layers)] != list(range(layers))
+        if [layer for _, layer in origins_of(recipe, layers)] == list(range(layers)):
+            return False
+        return all(len({p.tensor for p in parts_of(plan)}) == 1 for plan in self._plans.values())
 
     def _own_deltas(self, source: str, reference: tuple[str, ...]) -> list[Delta]:
         """All of a source's own tensors, each once: a layer keeps its threshold wherever it stands."""

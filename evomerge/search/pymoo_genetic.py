@@ -28,6 +28,9 @@ Make = Callable[[Problem, dict[str, Any]], Any]
 _MATINGS = 4
 """How often parents are mated for children that are not in the pool, where there are choices."""
 
+_MATINGS_OF_LISTS = 20
+"""The same for lists: many children are their parents, but there are always others."""
+
 
 def nsga2(problem: Problem, options: dict[str, Any]) -> NSGA2:
     """Deb, Pratap, Agarwal, Meyarivan 2002."""
@@ -114,7 +117,8 @@ class Pool:
         }
         algorithm = self._make(self._problem, options)
         if self._problem.discrete:  # a pool may hold all there is of a small space
-            algorithm.mating.n_max_iterations = _MATINGS
+            lists = self._problem.slots is not None
+            algorithm.mating.n_max_iterations = _MATINGS_OF_LISTS if lists else _MATINGS
         algorithm.setup(self._cube, termination=NoTermination(), seed=seed, verbose=False)
         self._algorithm = algorithm
         self._advance(algorithm.ask(), losses[kept], violations[kept])
