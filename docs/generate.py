@@ -197,7 +197,10 @@ points: a run that died is continued by replaying it.
   is cut into cells. Where rules or stages are searched, prefer the former.
 * Lists: where layers are stacked, `yes` algorithms vary the stack as a list: they insert, delete, swap,
   move, repeat, copy and change items, singly or by segments, and exchange segments between parents. To
-  the others a stack is a row of numbers, in which an insertion changes every place above it.
+  the others a stack is a row of numbers, in which an insertion changes every place above it. (Five
+  stacks of two models of 8 layers, sought by their distance, ten seeds: within 800 candidates `ga` found
+  45 of 50 so, 19 as rows of numbers, random edits 4; only layers exchanged at their own places are
+  found sooner as numbers. `benchmarks/lists.py`.)
 * Where almost all random candidates are worthless (stacks), the first generation is the space's
   starting points, filled up with edits of them of one to three mutations each; whatever an algorithm
   would draw at random later is such an edit too (of `qmc` and Optuna's it is not). `random` draws edits

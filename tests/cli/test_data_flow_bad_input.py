@@ -24,7 +24,7 @@ STAGED = PATH | {"merged": {"rule": "task_arithmetic", "weight": [0, 1]}}
         ({"kind": "hybrid", "merged": {"rule": "ties"}}, ["'merged'", "path"]),
         ({"rule": "linear", "depth": [3, 6]}, ["'depth'", "path"]),
         (PATH | {"depth": [6, 3]}, ["depth = [6, 3]", "least"]),
-        (PATH | {"depth": 0}, ["depth = [0, 0]", "at least one layer"]),
+        (PATH | {"depth": 0}, ["depth = [0, 0]", "1 to 512 layers"]),
         (PATH | {"depth": [3]}, ["space.depth", "[least, most]"]),
         (PATH | {"depth": "deep"}, ["space.depth", "[least, most]"]),
         (PATH | {"first": 2, "last": 1}, ["first = 2", "last = 1", "depth = [3, 6]"]),

@@ -174,7 +174,7 @@ def test_list_operators_find_what_coordinates_do_not():
                 searcher.tell(count, losses, met)
                 best, count = min(best, losses[0]), count + 1
             spent[lists].append(count)
-    assert np.median(spent[True]) < 400
+    assert np.median(spent[True]) < 300
     assert min(spent[False]) == 450, "never"
 
 

@@ -62,6 +62,7 @@ def test_battery(entry, check):
 SCRIPT = """
 import hashlib, json
 from evomerge.search.battery import LEVELS, mixed_results, play
+from evomerge.search.battery_lists import GAME, ListGame
 from tests.search.test_searchers import entries, label
 asked = {}
 for entry in entries():
@@ -71,6 +72,11 @@ for entry in entries():
         count = 30 if entry.most > 100 else 9
         points = play(searcher, count, mixed_results(entry, levels), entry.steady)
         asked[f"{label(entry)} {levels}"] = hashlib.sha256(points.tobytes()).hexdigest()
+    if entry.most > 100:
+        game = ListGame(GAME[:entry.objectives])
+        searcher = entry.searcher(game.bare.variables, **game.options(5, 9))
+        points = play(searcher, 30, game.score, entry.steady)
+        asked[f"{label(entry)} lists"] = hashlib.sha256(points.tobytes()).hexdigest()
 print(json.dumps(asked))
 """
 
