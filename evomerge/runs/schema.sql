@@ -16,7 +16,7 @@ CREATE TABLE items (           -- which items each split holds, in the order in 
 ) WITHOUT ROWID;
 
 CREATE TABLE candidates (      -- what was asked, by the search and by the random baseline
-    phase       TEXT NOT NULL, -- search | random
+    phase       TEXT NOT NULL, -- search | random; of two stages also merged | merged_random, the first
     id          INTEGER NOT NULL,     -- order of ask
     generation  INTEGER NOT NULL,     -- generational: they are told together, in order of id
     genome      TEXT NOT NULL,        -- JSON array, in the order of meta.variables
