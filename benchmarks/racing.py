@@ -110,7 +110,7 @@ def search(content: dict[str, Any]) -> dict[str, float]:
         searched = prepared.judge.items["search"]
         rules = rules_of(config, prepared.banks, searched, database)
         driver = Driver(prepared.space, prepared.goals, ledger, database, SilentView(), rules)
-        candidates = driver.search(plan_of(prepared, config.search.budget.evaluations))
+        candidates = driver.search(plan_of(prepared, config.search.budget))
         choice = choose(driver, candidates, config.search.finalists, "knee")
         assert choice is not None
         [tested] = ledger.evaluate([Wanted(driver.recipe(choice.winner))], "test")

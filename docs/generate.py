@@ -3,12 +3,10 @@
 A test fails when the pages are not what this writes.
 """
 
+import json
+import sys
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel
-
-from evomerge.config import RunFile
 from evomerge.search.algorithms import ALGORITHMS
 from search_spaces.describe import (
     parameters_table,
@@ -18,90 +16,8 @@ from search_spaces.describe import (
 )
 
 HERE = Path(__file__).parent
-
-
-def run_file_page() -> str:
-    """`run_file.md`: every key of the run file, with type, default and meaning."""
-    lines = [
-        "# The run file",
-        "",
-        "Generated from `evomerge/config.py` by `docs/generate.py`. Relative paths are relative to the"
-        " run file. Unknown keys are errors.",
-    ]
-    for name, field in RunFile.model_fields.items():
-        if name == "frozen":
-            continue
-        lines += ["", f"## `{name}`", ""]
-        kinds = _classes(field.annotation)
-        lines += _kinds(kinds, name) if len(kinds) > 1 else _section(kinds[0], name)
-    lines += ["", "The search algorithms: `docs/algorithms.md`."]
-    return "\n".join(lines) + "\n"
-
-
-def _kinds(kinds: list[type[BaseModel]], path: str) -> list[str]:
-    """A section whose key `kind` says which keys it has."""
-    lines = ["What is searched: `kind` says how.", "", "| kind | meaning |", "|---|---|"]
-    for kind in kinds:
-        field = kind.model_fields["kind"]
-        default = " (default)" if kind is kinds[0] else ""
-        lines.append(f"| `{field.default}`{default} | {field.description} |")
-    shown: set[type[BaseModel]] = set()
-    for kind in kinds:
-        name = kind.model_fields["kind"].default
-        lines += ["", f"### `{path}` of kind `{name}`", ""]
-        lines += _section(kind, path, without="kind", shown=shown)
-    return lines
-
-
-def _section(
-    section: type[BaseModel],
-    path: str,
-    without: str = "",
-    shown: set[type[BaseModel]] | None = None,
-) -> list[str]:
-    """A section's table, and those of the sections in it.
-
-    Args:
-        section: its class.
-        path: its key.
-        without: a field that is left out.
-        shown: sections inside that need not be shown again; grows.
-    """
-    lines = [
-        " ".join((section.__doc__ or "").split()),
-        "",
-        "| key | default | meaning |",
-        "|---|---|---|",
-    ]
-    nested: list[str] = []
-    for name, field in section.model_fields.items():
-        if name == without:
-            continue
-        lines.append(f"| `{name}` | {_default(field)} | {field.description or ''} |")
-        for inner in _classes(field.annotation):
-            if shown is not None and inner in shown:
-                continue
-            if shown is not None:
-                shown.add(inner)
-            below = _section(inner, f"{path}.{name}", shown=shown)
-            nested += ["", f"### `{path}.{name}`", "", *below]
-    return lines + nested
-
-
-def _default(field: Any) -> str:
-    if field.is_required():
-        return "required"
-    if field.default is None or isinstance(field.default, BaseModel) or field.default in ([], {}):
-        return "–"
-    return f"`{field.default}`".replace("`True`", "`true`").replace("`False`", "`false`")
-
-
-def _classes(annotation: Any) -> list[type[BaseModel]]:
-    """The section classes inside an annotation, each once."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    found = [c for part in getattr(annotation, "__args__", ()) for c in _classes(part)]
-    return list(dict.fromkeys(found))
+sys.path.insert(0, str(HERE))
+import run_file_reference  # noqa: E402 (it lies here)
 
 
 def rules_page() -> str:
@@ -231,8 +147,14 @@ of which models, with which numbers; searches of kind `path`, `indicator` and `h
 """
 
 
+def schema_file() -> str:
+    """`run_file.schema.json`: for editors."""
+    return json.dumps(run_file_reference.run_file_schema(), indent=1, ensure_ascii=False) + "\n"
+
+
 PAGES = {
-    "run_file.md": run_file_page,
+    "run_file.md": run_file_reference.run_file_page,
+    "run_file.schema.json": schema_file,
     "merge_rules.md": rules_page,
     "algorithms.md": algorithms_page,
     "templates.md": templates_page,

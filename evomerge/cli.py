@@ -39,62 +39,87 @@ EvaluationsOption = Annotated[
     int | None,
     typer.Option("--evaluations", min=1, help="candidates, instead of the run file's budget"),
 ]
+HoursOption = Annotated[
+    float | None,
+    typer.Option("--hours", min=0.0001, help="hours of searching, in all sessions together"),
+]
+TokensOption = Annotated[
+    int | None,
+    typer.Option("--tokens", min=1, help="tokens that candidates generate for search items"),
+]
+AnswersOption = Annotated[
+    int | None, typer.Option("--answers", min=1, help="search items that candidates answer")
+]
+PatienceOption = Annotated[
+    int | None,
+    typer.Option("--patience", min=1, help="candidates in a row without a gain of the front"),
+]
 
 
 @app.command()
-def search(
+def search(  # noqa: PLR0913, PLR0917 (the command's options)
     run_file: RunFileArgument,
     folder: Annotated[
         Path | None, typer.Option("--dir", help="the run's folder [default: runs/NAME]")
     ] = None,
     evaluations: EvaluationsOption = None,
+    hours: HoursOption = None,
+    answers: AnswersOption = None,
+    tokens: TokensOption = None,
+    patience: PatienceOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Start a search in a new folder."""
+    """Start a search in a new folder. Ctrl-C finishes what is under way, a second one stops at once."""
+    from evomerge.budgets import Limits
     from evomerge.session import default_folder, start
 
     where = folder or default_folder(run_file)
     with exit_codes(where), _view() as view:
-        start(run_file, where, evaluations, view)
+        limits = Limits(evaluations, hours, answers, tokens, patience)
+        start(run_file, where, evaluations, view, limits)
     _show(where, json_output)
 
 
 @app.command()
-def resume(
+def resume(  # noqa: PLR0913, PLR0917 (the command's options)
     folder: FolderArgument,
     evaluations: EvaluationsOption = None,
+    hours: HoursOption = None,
+    answers: AnswersOption = None,
+    tokens: TokensOption = None,
+    patience: PatienceOption = None,
     moved: MovedOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Continue a search, also after kill -9 or elsewhere; --evaluations raises its budget."""
+    """Continue a search, also after kill -9 or elsewhere; the options raise its budget."""
+    from evomerge.budgets import Limits
     from evomerge.session import resume as continue_run
 
     with exit_codes(folder), _view() as view:
-        continue_run(folder, evaluations, view, moved or [])
+        limits = Limits(evaluations, hours, answers, tokens, patience)
+        continue_run(folder, evaluations, view, moved or [], limits)
     _show(folder, json_output)
 
 
 @app.command()
-def check(run_file: RunFileArgument, json_output: JsonOption = False) -> None:
-    """Check everything a run file names, without evaluating anything; or a mergekit recipe."""
+def check(
+    run_file: RunFileArgument,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run/--no-dry-run",
+            help="also start the engine, score two candidates and estimate the time of the whole run",
+        ),
+    ] = True,
+    json_output: JsonOption = False,
+) -> None:
+    """Check everything a run file names, and how long it would take; or a mergekit recipe."""
     with exit_codes():
-        from evomerge.preflight import check_searcher, prepare
-        from evomerge.recipe_files import check_recipe, is_recipe
-        from evomerge.run_file import folder_of, load_run_file
+        from evomerge.checks.check import check_command
 
-        if is_recipe(run_file):
-            facts, start = check_recipe(run_file), f"evomerge merge {run_file} OUT"
-        else:
-            config = load_run_file(run_file)
-            prepared = prepare(config, folder_of(config, run_file))
-            check_searcher(prepared)
-            facts, start = list(prepared.facts), f"evomerge search {run_file}"
+        found = check_command(run_file, dry_run=dry_run, quiet=json_output)
     if json_output:
-        _print_json({"ok": True, "facts": dict(facts)})
-        return
-    for name, value in facts:
-        print(f"{name:<24} {value}")
-    print(f"everything checked; start with: {start}")
+        _print_json(found)
 
 
 @app.command()
@@ -104,24 +129,68 @@ def show(folder: FolderArgument, json_output: JsonOption = False) -> None:
 
 
 @app.command()
-def export(
+def dashboard(
+    folder: FolderArgument,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any free one")] = 8080,
+) -> None:
+    """Open Optuna's dashboard on a run, also while it runs; on this machine only. Ctrl-C ends it."""
+    with exit_codes(folder):
+        from evomerge.live.dashboard import serve
+
+        serve(folder, port)
+
+
+@app.command()
+def report(
+    folder: FolderArgument,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="the file [default: DIR/report.html]")
+    ] = None,
+) -> None:
+    """Write one HTML file that says what a run found, and whether to believe it; opens offline."""
+    with exit_codes():
+        from evomerge.report.html import write_report
+
+        target = write_report(folder, out)
+    print(f"report written to {target}", file=sys.stderr)
+
+
+@app.command()
+def export(  # noqa: PLR0913, PLR0917 one argument per option
     folder: FolderArgument,
     out: OutArgument,
     pick: Annotated[
         str | None, typer.Option("--pick", help="ID, best:OBJECTIVE or knee [default: the winner]")
     ] = None,
+    prefer: Annotated[
+        str | None,
+        typer.Option("--prefer", metavar="NAME=W,NAME=W", help="a compromise by these weights"),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="load it and compare it with the candidate")
+    ] = True,
+    push: Annotated[
+        str | None, typer.Option("--push", metavar="REPO", help="upload to the Hub, private")
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="with --push: for everybody")] = False,
+    despite_licences: Annotated[
+        bool, typer.Option("--despite-licences", help="with --push: whatever the licences say")
+    ] = False,
     moved: MovedOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Write the winner, or another candidate, as a Hugging Face folder."""
     with exit_codes():
         from evomerge.export import export_candidate
+        from evomerge.hand_over.options import pick_of, push_of
 
-        candidate = export_candidate(folder, out, pick, moved or [])
+        where = push_of(push, public=public, despite_licences=despite_licences)
+        chosen = pick_of(pick, prefer)
+        handed = export_candidate(folder, out, chosen, moved or [], verified=verify, push=where)
     if json_output:
-        _print_json({"out": str(out), "candidate": candidate})
+        _print_json(handed.as_json())
     else:
-        print(f"candidate {candidate['id']} written to {out}", file=sys.stderr)
+        print("\n".join(handed.lines()), file=sys.stderr)
 
 
 @app.command()
@@ -162,6 +231,30 @@ def evaluate(
     print(f"{result['model']}, {result['items']} {result['split']} items")
     for name, estimate in result["objectives"].items():
         print(f"  {name:<20} {estimate['value']:.4f} ± {estimate['se']:.4f}")
+
+
+@app.command("import")
+def import_(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="mergekit-evolve's or Mergenetic's configuration")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="RUN.yaml", help="new file [default: stdout]")
+    ] = None,
+) -> None:
+    """Turn another tool's configuration into a run file; what has no counterpart is named on stderr."""
+    with exit_codes():
+        from evomerge.importing.files import import_config, write_run_file
+
+        text, notes = import_config(file)
+        if out is not None:
+            write_run_file(text, out)
+    for note in notes:
+        print(note, file=sys.stderr)
+    if out is None:
+        print(text, end="")
+    else:
+        print(f"written to {out}; check it with: evomerge check {out}", file=sys.stderr)
 
 
 @app.command()
@@ -222,9 +315,9 @@ def _print_json(content: Any) -> None:
 def _view() -> Any:
     from contextlib import closing
 
-    from evomerge.report.progress import ProgressView
+    from evomerge.live.terminal import TerminalView
 
-    return closing(ProgressView())
+    return closing(TerminalView())
 
 
 def main() -> None:

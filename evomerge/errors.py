@@ -6,11 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from evomerge.cluster.jobs import EvaluatorBuildError
+from evomerge.hand_over.errors import HandOverError
 from evomerge.runs.database import RecordingError
+from evomerge.stopping import INTERRUPTED
 from fitness.errors import FitnessError
 from search_spaces.errors import InputError
 
-WRONG_INPUT, INTERRUPTED = 2, 3
+WRONG_INPUT = 2
 
 
 @contextmanager
@@ -28,7 +30,7 @@ def exit_codes(run: Path | None = None) -> Iterator[None]:
     except RecordingError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
-    except EvaluatorBuildError as error:
+    except (EvaluatorBuildError, HandOverError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:

@@ -44,6 +44,8 @@ class Evaluation:
         positions: the items' positions in the split, as `responses`; none: every item's.
         items: how many items the estimates rest on.
         answers: how many of them were answered for this evaluation; the rest was known.
+        tokens: generated in the answers to those items, whoever paid for them; known once the
+            evaluation is recorded.
     """
 
     outcome: Outcome
@@ -56,6 +58,7 @@ class Evaluation:
     positions: tuple[int, ...] = ()
     items: int = 0
     answers: int = 0
+    tokens: int = 0
 
     @property
     def scored(self) -> bool:

@@ -4,16 +4,16 @@ This is the way of one candidate, on the evaluator's side (the driver's is `sear
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from evomerge.asking import EVERYTHING, Asking
 from evomerge.cluster.failures import is_broken, is_out_of_memory
 from evomerge.config import RunFile
 from evomerge.engines import ENGINES, Opened, engine_folder
-from evomerge.evaluation import Evaluation, Outcome
+from evomerge.evaluation import Evaluation, Evaluator, Outcome
 from evomerge.item_banks import Banks
 from evomerge.judging import Judge, build_judge
 from evomerge.objectives import recipe_costs
@@ -22,6 +22,7 @@ from evomerge.search.baselines import average
 from evomerge.trial import Costs, Trial, no_costs
 from fitness.engine import Engine as ResidentModel
 from fitness.errors import FitnessError
+from fitness.items import Reply, Request
 from search_spaces.errors import InputError
 from search_spaces.recipe import Recipe
 
@@ -29,6 +30,18 @@ if TYPE_CHECKING:
     from evomerge.cluster.delivery import Fetch
     from evomerge.cluster.shipment import Shipment
     from evomerge.merge.locations import Location
+
+
+class MovableFactory(Protocol):
+    """Builds an evaluator in whichever process calls it; crosses processes as data."""
+
+    def shipped(self) -> "MovableFactory":
+        """For evaluators on other nodes; to be called, and the result kept, once Ray is connected."""
+        ...
+
+    def __call__(self) -> Evaluator:
+        """Build it."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -145,6 +158,11 @@ class CandidateEvaluator:
             return replace(trial.so_far, reason=f"on a later rung: {failure.reason}")
         self._keep()
         return evaluation
+
+    def replies(self, recipe: Recipe, requests: Sequence[Request]) -> Sequence[Reply]:
+        """What `recipe` answers to requests that need not be any task's. Raises what the engine does."""
+        self._engine.load(recipe)
+        return self._engine.answer(requests)
 
     def close(self) -> None:
         """Free the engine."""

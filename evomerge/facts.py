@@ -34,7 +34,7 @@ def facts_of(
             f"{names}: {sources.parameters() / 1e6:.2f}M parameters, {sources.layers} layers",
         ),
         *_space(config, space, first),
-        ("search", f"{algorithm}, {budget - (first.evaluations if first else 0)} evaluations"),
+        ("search", _search(algorithm, budget, first)),
     ]
     for name in judge.tasks.names:
         counts = {
@@ -55,6 +55,16 @@ def facts_of(
         facts.append((f"objective {spec.name}", f"{spec.direction}, weight {objective.weight:g}"))
     alone = {name: average([name], None) for name in sources.names}
     return facts + cost_facts(config, sources, alone) + _populations(config, first)
+
+
+def _search(algorithm: str, budget: int, first: "FirstStage | None") -> str:
+    if first is None:
+        return f"{algorithm}, {budget} evaluations"
+    second = budget - first.evaluations
+    return (
+        f"{budget} evaluations in two stages: {first.evaluations} by {first.algorithm}, then {second} "
+        f"by {algorithm}"
+    )
 
 
 def _space(config: RunFile, space: SearchSpace, first: "FirstStage | None") -> Facts:

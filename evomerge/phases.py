@@ -6,8 +6,9 @@ Each step is found in run.db or paid for, so a run that died goes through all of
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from evomerge.config.search import Budget
 from evomerge.evaluation import AS_SEARCHED
-from evomerge.preflight import Prepared, plan_of
+from evomerge.preflight import Prepared, first_plan_of, plan_of
 from evomerge.report.alive import SOURCES_SEARCHED
 from evomerge.report.paths import path_text
 from evomerge.report.stacks import BEST_START
@@ -20,7 +21,7 @@ from evomerge.search.driver import Driver
 from evomerge.search.goals import Goals, plain
 from evomerge.search.plan import Plan
 from evomerge.spaces import MERGED, with_merged
-from evomerge.two_stages import FIRST_CHANCE, plan_of_first
+from evomerge.two_stages import FIRST_CHANCE
 from search_spaces.dialect import dump_recipe
 from search_spaces.errors import InputError
 from search_spaces.recipe import Input, Recipe, Slice
@@ -67,8 +68,12 @@ class Searched:
     merged: Recipe | None = None
 
 
-def run_phases(night: Night, budget: int) -> None:
-    """The whole night, over `budget` evaluations.
+def run_phases(night: Night, budget: Budget) -> None:
+    """The whole night.
+
+    Args:
+        night: the run.
+        budget: of the search, as raised since the run began.
 
     Raises:
         InputError: a first stage in which nothing could be scored.
@@ -77,7 +82,7 @@ def run_phases(night: Night, budget: int) -> None:
     stacked = prepared.layers is not None
     if stacked:
         _ask_sources(night)
-    first = plan_of_first(prepared.config, prepared.first) if prepared.first else None
+    first = first_plan_of(prepared)
     found = _searched(night, plan_of(prepared, budget), first)
     if found is None:
         raise InputError(

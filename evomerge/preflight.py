@@ -1,11 +1,15 @@
 """Preflight: everything that can fail at 3 a.m., checked now. `check` and `search` both begin here."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evomerge.budgets import check_tokens
+from evomerge.checks.advice import Advice
+from evomerge.checks.findings import Findings, find
 from evomerge.config import STACKS, RunFile
+from evomerge.config.search import Budget
 from evomerge.config.space import scales_of
 from evomerge.cost_bounds import check_cost_bounds
 from evomerge.engines import ENGINES, engine_folder
@@ -16,13 +20,15 @@ from evomerge.objectives import neighbour_step
 from evomerge.resources import check_resources, check_room
 from evomerge.run_sources import locate_sources, open_run_sources
 from evomerge.search.algorithms import ALGORITHMS, build_searcher, default_algorithm
+from evomerge.search.archive import Direction
 from evomerge.search.choice import check_pick
 from evomerge.search.driver import problem_of
-from evomerge.search.goals import Goals
+from evomerge.search.goals import Goals, scores_among
 from evomerge.search.plan import Plan
 from evomerge.spaces import build_space, first_stage
 from evomerge.stack_checks import check_scales_fold, check_stackable
 from evomerge.two_stages import FirstStage, first_stage_of, plan_of_first, plan_of_second
+from evomerge.warm_start import NOTHING, Beginner, WarmStart, warm_start
 from search_spaces.errors import InputError, nearest
 from search_spaces.neighbours import neighbours
 from search_spaces.parameter import ParameterSpace
@@ -31,6 +37,7 @@ from search_spaces.space import SearchSpace
 if TYPE_CHECKING:
     from evomerge.merge.locations import Location
     from evomerge.merge.sources import Sources
+    from fitness.engines.lengths import PromptLengths
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,10 @@ class Prepared:
         banks: item banks by task.
         algorithm: the search algorithm's name.
         facts: what `evomerge check` shows: (what, value).
+        warm: what the search begins with of another run's; of a resumed run `kept` knows it.
+        evaluators: that will work; None: not known before the cluster is.
+        lengths: of prompts, by the engine's tokenizer; None: not thoroughly checked.
+        findings: what was found of models and prompts; None: not thoroughly checked.
     """
 
     config: RunFile
@@ -63,6 +74,15 @@ class Prepared:
     banks: Banks
     algorithm: str
     facts: tuple[tuple[str, str], ...]
+    warm: WarmStart = NOTHING
+    evaluators: int | None = None
+    lengths: "PromptLengths | None" = None
+    findings: Findings | None = None
+
+    @property
+    def advice(self) -> tuple[Advice, ...]:
+        """What had better be otherwise; nothing if it was not thoroughly checked."""
+        return self.findings.advice if self.findings else ()
 
 
 def prepare(
@@ -80,7 +100,8 @@ def prepare(
         folder: what its relative paths are relative to.
         folders: the sources' folders, if they were resolved before (a resumed run).
         banks: the item banks, if they were read before.
-        thorough: also read every weight (NaN, Inf) and check disk and memory.
+        thorough: also read every weight (NaN, Inf), check disk and memory, and look at what models
+            and prompts are (`evomerge.checks`).
 
     Raises:
         InputError: sources, space, search or export are wrong.
@@ -109,15 +130,29 @@ def prepare(
         banks = load_banks(config, folder, judge.tasks, judge.items["search"])
     facts = facts_of(config, sources, space, first, judge, algorithm)
     facts += facts_of_asking(config, banks)
-    if thorough:
-        check_room(config)
-        check_prompts(config, model, sources, judge)
-        check_objectives(judge)
-        facts += [("note", warning) for warning in sources.warnings()]
-        sources.check_finite()
-        facts += check_resources(config, sources, model, layers or sources.layers)
-    return Prepared(
-        config, folder, folders, space, first, layers, judge, goals, banks, algorithm, tuple(facts)
+    warm = NOTHING
+    if config.frozen is None:  # else the run knows by itself what it began with
+        warm = warm_start(Beginner(config, folder, folders, sources, space, goals, first))
+        facts += warm.facts
+    told = tuple(facts)
+    known = Prepared(
+        config, folder, folders, space, first, layers, judge, goals, banks, algorithm, told, warm
+    )
+    return _thoroughly(known, sources, model) if thorough else known
+
+
+def _thoroughly(known: Prepared, sources: "Sources", model: Path) -> Prepared:
+    """Check what takes its time: prompts, scoring, every weight, memory and disk, ancestry."""
+    config, judge, facts = known.config, known.judge, list(known.facts)
+    evaluators = check_room(config)
+    lengths = check_prompts(config, model, sources, judge)
+    check_objectives(judge)
+    facts += [("note", warning) for warning in sources.warnings()]
+    sources.check_finite()
+    facts += check_resources(config, sources, model, known.layers or sources.layers)
+    findings = find(config, known.folders, sources, known.space, judge, lengths)
+    return replace(
+        known, facts=tuple(facts), evaluators=evaluators, lengths=lengths, findings=findings
     )
 
 
@@ -150,13 +185,15 @@ def check_searchable(config: RunFile, space: SearchSpace, first: SearchSpace | N
 
 def build_goals(config: RunFile, judge: Judge) -> Goals:
     """What is optimised, directions as the tasks say them."""
+    directions: tuple[Direction, ...] = tuple(
+        "maximize" if spec.direction == "maximize" else "minimize" for spec in judge.specs
+    )
     return Goals(
         names=tuple(spec.name for spec in judge.specs),
-        directions=tuple(
-            "maximize" if spec.direction == "maximize" else "minimize" for spec in judge.specs
-        ),
+        directions=directions,
         weights=tuple(o.weight for o in config.fitness.all_objectives),
         constraints=tuple(config.fitness.all_constraints),
+        scores=scores_among(config.fitness.all_objectives, directions),
     )
 
 
@@ -183,21 +220,31 @@ def check_search(config: RunFile) -> str:
     return algorithm
 
 
-def plan_of(prepared: Prepared, budget: int) -> Plan:
-    """How the run file wants to search, over `budget` evaluations in all; of two stages the second."""
+def plan_of(prepared: Prepared, budget: Budget) -> Plan:
+    """How the run file wants to search, over `budget` in all; of two stages the second."""
     search = prepared.config.search
     plan = Plan(
         "search",
         prepared.algorithm,
         search.population,
         search.seed,
-        budget,
-        search.budget.hours,
-        search.budget.answers,
-        search.budget.patience,
+        budget.evaluations,
+        budget.hours,
+        budget.answers,
+        budget.patience,
         schedule=search.schedule,
+        tokens=budget.tokens,
+        known=prepared.warm.search.genomes,
     )
-    return plan_of_second(plan, prepared.first) if prepared.first else plan
+    return plan_of_second(plan, prepared.first, search.budget) if prepared.first else plan
+
+
+def first_plan_of(prepared: Prepared) -> Plan | None:
+    """How the first of two stages is searched; None: there is one stage."""
+    if prepared.first is None:
+        return None
+    plan = plan_of_first(prepared.config, prepared.first)
+    return replace(plan, known=prepared.warm.first.genomes)
 
 
 def check_searcher(prepared: Prepared) -> None:
@@ -206,15 +253,21 @@ def check_searcher(prepared: Prepared) -> None:
     Raises:
         InputError: a population that is too small, objectives or constraints it does not take.
     """
-    plan = plan_of(prepared, prepared.config.search.budget.evaluations)
+    check_tokens(prepared.config.search.budget, prepared.judge)
+    plan = plan_of(prepared, prepared.config.search.budget)
     build_searcher(plan.algorithm, problem_of(plan, prepared.space, prepared.goals))
-    if first := prepared.first:
-        plan = plan_of_first(prepared.config, first)
+    first, plan = prepared.first, first_plan_of(prepared)
+    if first is not None and plan is not None:
         build_searcher(plan.algorithm, problem_of(plan, first.space, first.goals))
 
 
-def check_prompts(config: RunFile, model: Path, sources: "Sources", judge: Judge) -> None:
+def check_prompts(
+    config: RunFile, model: Path, sources: "Sources", judge: Judge
+) -> "PromptLengths":
     """Hold the engine against the model and the sources, and every prompt against the engine.
+
+    Returns:
+        What counts the prompts' tokens.
 
     Raises:
         FitnessError: an engine that is not installed, an architecture that it does not know, or a
@@ -225,6 +278,7 @@ def check_prompts(config: RunFile, model: Path, sources: "Sources", judge: Judge
     for items in judge.items.values():
         for item in items:
             lengths.check(item.requests, f"task '{item.task}', item {item.index}")
+    return lengths
 
 
 def check_constraints(goals: Goals, judge: Judge) -> None:

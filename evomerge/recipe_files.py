@@ -81,7 +81,7 @@ def merge_recipe(recipe_file: Path, out: Path, dtype: str | None, device: str) -
 
 
 def check_recipe(recipe_file: Path) -> list[tuple[str, str]]:
-    """What a recipe would make, and what it says that changes nothing; reads every weight.
+    """What a recipe would make, and what it says that changes nothing; reads every weight that it uses.
 
     Returns:
         (name, fact) pairs for people.
@@ -96,7 +96,8 @@ def check_recipe(recipe_file: Path) -> list[tuple[str, str]]:
     weights = MergedWeights(sources)
     with _named(recipe_file):
         weights.prepare(recipe)
-    sources.check_finite()
+    for name in weights.names():
+        weights.check_finite(name)
     rules = sorted({plan.rule.name for plan in recipe.plans(weights.names(), sources.layers)})
     layers = {role(name).layer for name in weights.names()} - {None}
     for name in weights.names():

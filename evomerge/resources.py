@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
-def check_room(config: RunFile) -> None:
+def check_room(config: RunFile) -> int | None:
     """Refuse more evaluators, or greater ones, than this machine has room for.
+
+    Returns:
+        How many will work; None: that depends on the cluster.
 
     Raises:
         InputError: names what does not fit.
@@ -31,8 +34,10 @@ def check_room(config: RunFile) -> None:
     from evomerge.cluster.room import evaluators_wanted, share_wanted
 
     cluster = config.cluster
-    if cluster.executor == "serial" or cluster.address != "local":
-        return
+    if cluster.executor == "serial":
+        return 1
+    if cluster.address != "local":
+        return None if cluster.evaluators == "auto" else cluster.evaluators
     cores = max(os.cpu_count() or 1, len(os.sched_getaffinity(0)))
     nodes = [{"CPU": float(cores), "GPU": float(torch.cuda.device_count())}]
     share = share_wanted(
@@ -42,7 +47,7 @@ def check_room(config: RunFile) -> None:
         config.engine.tensor_parallel,
         config.engine.device,
     )
-    evaluators_wanted(nodes, cluster.evaluators, share)
+    return evaluators_wanted(nodes, cluster.evaluators, share)
 
 
 def _placement(config: RunFile, sources: "Sources", model: int) -> "Placement":
@@ -79,6 +84,7 @@ def check_resources(
             "memory",
             f"{_gb(needed)} for {workers} evaluator(s) and the mapped sources; {_gb(available)} free",
         ),
+        ("memory per evaluator", _of_one(config, model, sources)),
     ]
     if config.cluster.address == "local":
         facts.append(("sources live", _placement(config, sources, model).sentence()))
@@ -102,6 +108,17 @@ def check_resources(
             "free some space first",
         )
     return facts
+
+
+def _of_one(config: RunFile, model: int, sources: "Sources") -> str:
+    """What an evaluator takes, part by part."""
+    from fitness.engines.resident import pick_device
+
+    kept = _gb(sources.held_bytes())
+    if config.cluster.address == "local" and pick_device(config.engine.device).type != "cpu":
+        return f"{_gb(model)} of GPU for the model, {kept} for the sources where there is room"
+    beside = _gb(ENGINES[config.engine.kind].beside)
+    return f"{_gb(model)} for the model, {beside} beside it; {kept} of sources, mapped once for all"
 
 
 def _slots(model_folder: Path, layers: int) -> int:

@@ -4,8 +4,20 @@ import shutil
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
+from evomerge.budgets import (
+    PHASES,
+    Limits,
+    budget_now,
+    check_tokens,
+    ended_by,
+    is_finished,
+    raise_budget,
+    set_finished,
+    with_limits,
+)
 from evomerge.cluster.executor import (
     EvaluatorBuildError,
     Executor,
@@ -13,9 +25,11 @@ from evomerge.cluster.executor import (
     SerialExecutor,
 )
 from evomerge.config import RunFile
-from evomerge.evaluator import EvaluatorFactory
+from evomerge.evaluator import EvaluatorFactory, MovableFactory
 from evomerge.item_banks import Banks, packed, unpacked
 from evomerge.judging import SPLITS
+from evomerge.live.night import legs_of
+from evomerge.live.variables import keep_variables
 from evomerge.merge.compiled import kernels_are_compiled
 from evomerge.objectives import incumbents
 from evomerge.phases import Night, references, run_phases
@@ -29,14 +43,22 @@ from evomerge.runs.folder import RunFolder, check_sources_unchanged, freeze
 from evomerge.runs.ledger import Ledger
 from evomerge.search.driver import Driver
 from evomerge.search.view import View
-from evomerge.two_stages import FIRST_PHASE, FirstStage
+from evomerge.stopping import Signals
+from evomerge.two_stages import FIRST_PHASE
+from evomerge.warm_start import kept
 from evomerge.workspace import shared_answers
 from fitness.errors import FitnessError
 from fitness.functions import function_digest
 from search_spaces.errors import InputError
 
 
-def start(run_file: Path, folder: Path, evaluations: int | None, view: View) -> None:
+def start(
+    run_file: Path,
+    folder: Path,
+    evaluations: int | None,
+    view: View,
+    limits: Limits | None = None,
+) -> None:
     """Begin a run and drive it to its end.
 
     Args:
@@ -44,27 +66,30 @@ def start(run_file: Path, folder: Path, evaluations: int | None, view: View) -> 
         folder: of the run; new.
         evaluations: instead of the run file's budget.
         view: shows what is going on.
+        limits: others, likewise.
 
     Raises:
         InputError, FitnessError: the user's input is wrong; nothing was evaluated.
         KeyboardInterrupt: interrupted; what was recorded is safe.
     """
     config = load_run_file(run_file)
-    if evaluations is not None:
-        budget = config.search.budget.model_copy(update={"evaluations": evaluations})
-        config = config.model_copy(
-            update={"search": config.search.model_copy(update={"budget": budget})}
-        )
+    budget = with_limits(config.search.budget, _limits(evaluations, limits))
+    config = config.model_copy(
+        update={"search": config.search.model_copy(update={"budget": budget})}
+    )
     RunFolder.require_new(folder)
     view.say(f"checking {run_file}")
     prepared = prepare(config, folder_of(config, run_file))
     check_searcher(prepared)
+    for advice in prepared.advice:
+        view.say(f"warning: {advice}")
     frozen = freeze(config, dict(prepared.folders), run_file)
     run = RunFolder.create(folder, frozen, lambda database: _begin(database, prepared))
     try:
         with closing(run):
             run.lock()
-            _drive(run, prepared, view)
+            with Signals(folder, view.say) as signals:
+                _drive(run, prepared, view, signals)
             _require_winner(run)
     except (InputError, FitnessError, EvaluatorBuildError):
         _forget_if_empty(folder)
@@ -79,7 +104,13 @@ def _forget_if_empty(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def resume(folder: Path, evaluations: int | None, view: View, moved: Sequence[str] = ()) -> None:
+def resume(
+    folder: Path,
+    evaluations: int | None,
+    view: View,
+    moved: Sequence[str] = (),
+    limits: Limits | None = None,
+) -> None:
     """Continue a run from wherever it stopped.
 
     Args:
@@ -87,9 +118,12 @@ def resume(folder: Path, evaluations: int | None, view: View, moved: Sequence[st
         evaluations: a larger budget; None: as before.
         view: shows what is going on.
         moved: what lies elsewhere now: `OLD=NEW`, or `NEW` for the run file's folder.
+        limits: other limits to set instead of the run's.
 
     Raises:
-        InputError: no run there, another driver at work, sources or tasks changed, a smaller budget.
+        InputError: no run there, another driver at work, sources or tasks changed, a budget smaller
+            than what is spent.
+        KeyboardInterrupt: interrupted; what was recorded is safe.
     """
     run = RunFolder.open(folder)
     with closing(run):
@@ -97,7 +131,7 @@ def resume(folder: Path, evaluations: int | None, view: View, moved: Sequence[st
         run.find_files(moved)
         check_sources_unchanged(run.config)
         banks = {task: unpacked(task, found) for task, found in run.database.banks().items()}
-        prepared = reopen(run.config, banks)
+        prepared = replace(reopen(run.config, banks), warm=kept(run.database))
         if run.database.items() != sorted(prepared.judge.rows(), key=_place):
             raise InputError(
                 "the tasks",
@@ -113,11 +147,18 @@ def resume(folder: Path, evaluations: int | None, view: View, moved: Sequence[st
                 "restore them, or start a new run",
             )
         run.keep_places()
-        _raise_budget(run, evaluations, prepared.first)
+        wanted = _limits(evaluations, limits)
+        check_tokens(with_limits(budget_now(run), wanted), prepared.judge)
+        raise_budget(run, wanted, prepared.first)
+        if is_finished(run):
+            view.say(_finished(run))
+            _require_winner(run)
+            return
         run.database.event("resumed")
-        asked = _asked(run)
+        asked = sum(len(run.database.candidates(phase)) for phase in PHASES)
         view.say(f"resuming {folder}: {asked} of {budget_of(run)} candidates are recorded")
-        _drive(run, prepared, view)
+        with Signals(folder, view.say) as signals:
+            _drive(run, prepared, view, signals)
         _require_winner(run)
 
 
@@ -134,39 +175,29 @@ def default_folder(run_file: Path) -> Path:
     return Path("runs") / (run_file.resolve().parent.name if stem == "run" else stem)
 
 
-def _asked(run: RunFolder) -> int:
-    """Candidates on record, of both stages."""
-    return sum(len(run.database.candidates(phase)) for phase in (FIRST_PHASE, "search"))
+def _limits(evaluations: int | None, limits: Limits | None) -> Limits:
+    limits = limits or Limits()
+    return limits if evaluations is None else replace(limits, evaluations=evaluations)
 
 
-def _raise_budget(run: RunFolder, evaluations: int | None, first: FirstStage | None) -> None:
-    if evaluations is None:
-        return
-    if first is not None and evaluations <= first.evaluations:
-        raise InputError(
-            f"--evaluations {evaluations}",
-            f"the first stage takes {first.evaluations}, as it was begun, and the second some more",
-            str(run.path),
-            f"give {first.evaluations + 1} or more",
-        )
-    asked = _asked(run)
-    if evaluations < asked:
-        raise InputError(
-            f"--evaluations {evaluations}",
-            f"{asked} candidates were evaluated already",
-            str(run.path),
-            f"give {asked} or more",
-        )
-    run.database.set_meta("evaluations", evaluations)
+def _finished(run: RunFolder) -> str:
+    asked = sum(len(run.database.candidates(phase)) for phase in PHASES)
+    reason = ended_by(run) or "evaluations"
+    return (
+        f"{run.path} has finished: {asked} evaluations, ended by its budget of {reason}; raise it with "
+        f"'evomerge resume {run.path} --{reason} N'"
+    )
 
 
 def _begin(database: Database, prepared: Prepared) -> None:
     """Write down what the records are going to mean."""
     database.set_items(prepared.judge.rows())
     database.set_meta("variables", [v.name for v in prepared.space.variables])
+    keep_variables(database, "search", prepared.space)
     if prepared.first:
         names = [v.name for v in prepared.first.space.variables]
         database.set_meta(f"{FIRST_PHASE}_variables", names)
+        keep_variables(database, FIRST_PHASE, prepared.first.space)
     goals = prepared.goals
     described = [
         {"name": name, "direction": direction}
@@ -175,6 +206,7 @@ def _begin(database: Database, prepared: Prepared) -> None:
     database.set_meta("objectives", described)
     database.set_meta("algorithm", prepared.algorithm)
     database.set_meta("functions", _functions(prepared))
+    prepared.warm.keep(database)
     for task, bank in prepared.banks.items():
         database.set_bank(task, packed(bank))
     database.event("started")
@@ -190,7 +222,7 @@ def _place(row: ItemRow) -> tuple[str, int]:
     return row.split, row.position
 
 
-def executor_for(config: RunFile, factory: EvaluatorFactory) -> Executor:
+def executor_for(config: RunFile, factory: MovableFactory) -> Executor:
     """Where the run file wants its candidates evaluated."""
     cluster = config.cluster
     if cluster.executor == "serial":
@@ -210,15 +242,10 @@ def executor_for(config: RunFile, factory: EvaluatorFactory) -> Executor:
     )
 
 
-def _drive(run: RunFolder, prepared: Prepared, view: View) -> None:
+def _drive(run: RunFolder, prepared: Prepared, view: View, signals: Signals) -> None:
     """The whole night: search, choose, baselines, test. Each step is found in run.db or paid for."""
     began = time.monotonic()
-    budget = budget_of(run)
-    if run.database.meta("finished_at_budget") == budget:
-        view.say(
-            f"{run.path} has finished its {budget} evaluations; raise them with --evaluations N"
-        )
-        return
+    budget = budget_now(run)
     factory = EvaluatorFactory(
         prepared.config, prepared.folder, prepared.folders, prepared.banks, layers=prepared.layers
     )
@@ -227,13 +254,16 @@ def _drive(run: RunFolder, prepared: Prepared, view: View) -> None:
         view.say("compiling the merge kernels with the first candidate (about 10 s, once)")
     executor = executor_for(prepared.config, factory)
     try:
+        signals.install(lambda: executor.busy)
         view.say(f"{_searches(prepared)}, {executor.workers} evaluator(s)")
+        view.night(legs_of(prepared, budget), executor)
         with shared_answers(run.path, prepared) as answers:
-            ledger = Ledger(run.database, executor, view.finished, answers)
+            ledger = Ledger(run.database, executor, view.finished, answers, signals.stop)
             driver = _driver(run.database, prepared, ledger, view)
             run_phases(Night(run.database, prepared, driver), budget)
-        run.database.set_meta("finished_at_budget", budget)
-        run.database.event("finished", evaluations=budget, seconds=time.monotonic() - began)
+        set_finished(run)
+        seconds = time.monotonic() - began
+        run.database.event("finished", evaluations=budget.evaluations, seconds=seconds)
     except RecordingError:
         raise  # the disk is full: there is nowhere to write the event either
     except BaseException as error:

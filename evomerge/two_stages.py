@@ -8,9 +8,11 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from evomerge.config import RunFile
+from evomerge.config.search import Budget
 from evomerge.config.space import merged_of
 from evomerge.search.algorithms import ALGORITHMS, default_algorithm
 from evomerge.search.goals import Goals
+from evomerge.search.picks import without
 from evomerge.search.plan import Plan
 from evomerge.spaces import MERGED
 from fitness.objectives import MODEL_COSTS
@@ -34,7 +36,7 @@ class FirstStage:
         algorithm: the search algorithm's name.
         pick: how its winner is picked (see `evomerge.search.choice.pick`).
         evaluations: candidates; a budget that is raised later is all the second stage's.
-        share: of the hours and answers, where they are bounded, in (0, 1).
+        share: of the hours, answers and tokens, where they are bounded, in (0, 1).
     """
 
     space: ParameterSpace
@@ -67,8 +69,7 @@ def first_stage_of(config: RunFile, space: ParameterSpace, goals: Goals) -> Firs
     count, algorithm = len(own.names), config.search.algorithm
     if algorithm is None or (count == 1 and ALGORITHMS[algorithm].objectives == "many"):
         algorithm = default_algorithm(count, section.chooses)
-    how = config.export.pick
-    pick = "knee" if how.removeprefix("best:") in set(goals.names) - set(own.names) else how
+    pick = without(config.export.pick, own.names)
     return FirstStage(space, own, algorithm, pick, evaluations, section.share)
 
 
@@ -84,6 +85,7 @@ def _without(goals: Goals, fixed: Collection[str]) -> Goals:
         directions=tuple(goals.directions[row] for row in kept),
         weights=tuple(goals.weights[row] for row in kept),
         constraints=tuple(bound for bound in goals.constraints if bound.objective not in fixed),
+        scores=tuple(name for name in goals.scores if name not in fixed),
     )
 
 
@@ -100,15 +102,33 @@ def plan_of_first(config: RunFile, stage: FirstStage) -> Plan:
         search.budget.answers and max(1, round(search.budget.answers * share)),
         search.budget.patience,
         schedule=search.schedule,
+        tokens=search.budget.tokens and max(1, round(search.budget.tokens * share)),
     )
 
 
-def plan_of_second(whole: Plan, stage: FirstStage) -> Plan:
-    """How the second stage is searched: what the first leaves of the `whole` budget."""
-    rest = 1 - stage.share
+def plan_of_second(whole: Plan, stage: FirstStage, begun: Budget | None = None) -> Plan:
+    """How the second stage is searched: what the first leaves of the `whole` budget.
+
+    Args:
+        whole: the search, over the budget as raised since.
+        stage: the first, which stays what it was begun as.
+        begun: the budget that the run began with; None: it was not raised.
+    """
+    begun = begun or Budget()
+
+    def rest(now: float | None, then: float | None) -> float | None:
+        if now is None:
+            return None
+        return now - stage.share * then if then else now * (1 - stage.share)
+
+    def some(now: int | None, then: int | None) -> int | None:
+        left = rest(now, then)
+        return None if left is None else max(1, round(left))
+
     return replace(
         whole,
         evaluations=whole.evaluations - stage.evaluations,
-        hours=whole.hours and whole.hours * rest,
-        answers=whole.answers and max(1, round(whole.answers * rest)),
+        hours=rest(whole.hours, begun.hours),
+        answers=some(whole.answers, begun.answers),
+        tokens=some(whole.tokens, begun.tokens),
     )

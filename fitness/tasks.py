@@ -107,6 +107,11 @@ class TaskSet:
         one = self._compiled[task]
         return bool(one.task.higher_is_better().get(one.metric, True))
 
+    def gold(self, item: Item) -> Request | None:
+        """What asks for the loss of an item's right answer; None: its task's losses are not wanted."""
+        positions = self._compiled[item.task].gold
+        return None if positions is None else item.requests[positions[item.index]]
+
     def blank_replies(self, items: Sequence[Item]) -> list[list[Reply]]:
         """Per item, a reply to each request as from a model that says nothing.
 

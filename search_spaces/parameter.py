@@ -27,6 +27,7 @@ from search_spaces.granularity import (
     is_outer,
 )
 from search_spaces.layout import Layout, Rows, settings_of
+from search_spaces.places import Place, places_of
 from search_spaces.ranges import Given, choices_in, variants, variations
 from search_spaces.recipe import Input, Recipe, Slice, folded
 from search_spaces.roles import COMPONENTS
@@ -127,6 +128,22 @@ class ParameterSpace:
             group not in outer and (not isinstance(variable, Choice) or parameter in searched)
             for variable, (parameter, _), group in owners
         )
+
+    @cached_property
+    def places(self) -> tuple[Place, ...]:
+        """Per variable, the weights it speaks of."""
+        groups = components_of(self.granularity, self.components)
+        return places_of(self._layout, self._depth, groups, self.layers)
+
+    @property
+    def fixed(self) -> dict[str, Scalar]:
+        """The parameters that the space gives one value."""
+        return {name: s.clauses[0].values[0] for name, s in self._layout.fixed.items()}
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The merge rules to choose from."""
+        return self._rules
 
     def decode(self, genome: Genome) -> Recipe:
         """The recipe `genome` stands for. Where it chooses the rule, numbers that the chosen one

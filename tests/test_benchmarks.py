@@ -195,3 +195,16 @@ def test_kills_are_apart_and_drivers_die_in_the_middle():
     assert plan_kills(100, 8, 2, random.Random(3)) == kills
     with pytest.raises(ValueError, match="use fewer"):
         plan_kills(20, 8, 2, random.Random(3))
+
+
+def test_preflight_says_what_each_part_takes(tmp_path: Path):
+    options = ["--models", str(tmp_path), "--scale", "16", "--no-dry-run", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.preflight", *options],
+        capture_output=True, text=True, check=False, timeout=300, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    assert found["benchmark"] == "preflight"
+    assert {"prepare", "sources", "kinship", "prompts"} <= set(found["seconds"])
+    assert found["kinship_seconds"] > 0

@@ -65,6 +65,11 @@ class Executor(Protocol):
         """How many jobs can run at once; on a cluster whose nodes come and go it changes."""
         ...
 
+    @property
+    def busy(self) -> int:
+        """How many jobs are running; other threads may ask."""
+        ...
+
     def run(self, jobs: Iterable[Job | None]) -> Iterator[tuple[Job, Evaluation]]:
         """Every job with its evaluation, in the order in which they finish.
 

@@ -115,6 +115,11 @@ class RayExecutor:
         """Evaluators that work or are being built; on a cluster it changes with the nodes."""
         return self._crew.workers
 
+    @property
+    def busy(self) -> int:
+        """Evaluators at work."""
+        return len(self._crew.working())
+
     def run(self, jobs: Iterable[Job | None]) -> Iterator[tuple[Job, Evaluation]]:
         """Every job with its evaluation, as they finish (see `Executor.run`)."""
         if self._crew.given_up:

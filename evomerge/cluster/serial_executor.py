@@ -23,12 +23,18 @@ class SerialExecutor:
     def __init__(self, make_evaluator: MakeEvaluator) -> None:
         self._make_evaluator = make_evaluator
         self._evaluator: Evaluator | None = None
+        self._busy = 0
         self._name = worker_name("evaluator-0", socket.gethostname())
 
     @property
     def workers(self) -> int:
         """Always 1."""
         return 1
+
+    @property
+    def busy(self) -> int:
+        """1 while a job is running."""
+        return self._busy
 
     def run(self, jobs: Iterable[Job | None]) -> Iterator[tuple[Job, Evaluation]]:
         """Every job with its evaluation, in their order (see `Executor.run`)."""
@@ -40,7 +46,11 @@ class SerialExecutor:
                     return
                 queue.require_progress()
                 continue
-            evaluation = self._evaluate(attempt.job)
+            self._busy = 1
+            try:
+                evaluation = self._evaluate(attempt.job)
+            finally:
+                self._busy = 0
             if queue.settled(Ended(attempt, evaluation)):
                 yield attempt.job, evaluation
 

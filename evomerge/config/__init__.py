@@ -55,7 +55,13 @@ __all__ = [
 class Export(Section):
     """How the winner is chosen and written."""
 
-    pick: str = Field(default="knee", description="`knee` or `best:OBJECTIVE`")
+    pick: str = Field(
+        default="knee",
+        description="which finalist wins, by its selection items: `knee` (the front's best "
+        "compromise), `prefer:NAME=0.7,NAME=0.3` (a compromise by these weights), both among models "
+        "that are alive where costs are optimised too (half the best mean score, or more); or "
+        "`best:OBJECTIVE`",
+    )
     dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
         default=None,
         description="storage type of every candidate and of the export; default: the base's",

@@ -98,7 +98,9 @@ class Objective(Section):
         "(`parse_failures`); of the model: `layers`, `parameters`, `kv_bytes` (of keys and values, "
         "per token), or measured `tokens_per_second`",
     )
-    loss: Annotated[list[str] | None, BeforeValidator(_list)] = Field(
+    loss: Annotated[
+        list[str] | None, BeforeValidator(_list, json_schema_input_type=list[str] | str | None)
+    ] = Field(
         default=None,
         min_length=1,
         description="a task's, or several tasks' mean, teacher-forced loss: nats per token of the "
@@ -185,7 +187,9 @@ def _objective(value: object) -> object:
     return {"task": value} if isinstance(value, str) else value
 
 
-AnyObjective = Annotated[Objective, BeforeValidator(_objective)]
+AnyObjective = Annotated[
+    Objective, BeforeValidator(_objective, json_schema_input_type=Objective | str)
+]
 
 
 class Fitness(Section):

@@ -30,7 +30,7 @@ def _source(value: object) -> object:
     return {"model": value} if isinstance(value, str) else value
 
 
-AnySource = Annotated[Source, BeforeValidator(_source)]
+AnySource = Annotated[Source, BeforeValidator(_source, json_schema_input_type=Source | str)]
 
 
 class Models(Section):

@@ -14,7 +14,9 @@ def _several(value: object) -> object:
 class Racing(Section):
     """Candidates answer a few items, and more only while they may still enter the front."""
 
-    rungs: Annotated[list[int], BeforeValidator(_several)] = Field(
+    rungs: Annotated[
+        list[int], BeforeValidator(_several, json_schema_input_type=list[int] | int)
+    ] = Field(
         default=[],
         description="items per task up to each rung, growing, such as [10, 30, 100]; a single number: "
         "that many for all; default: every candidate answers all `items`, and nobody races",

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from evomerge.config.section import Section
+from evomerge.config.warm_start import AnyWarmStart
 
 
 class Budget(Section):
@@ -20,11 +21,18 @@ class Budget(Section):
         description="items that candidates answer; looked at before each generation, or candidate "
         "where there are none",
     )
+    tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="tokens that the search's candidates generate in their answers to search items, "
+        "those counted once that repeat a recipe or come from an earlier run; baselines, selection and "
+        "test cost none; looked at like `answers`",
+    )
     patience: int | None = Field(
         default=None,
         ge=1,
-        description="candidates in a row without a gain of the front that exceeds its error; looked at "
-        "after each generation",
+        description="plateau: candidates in a row without a gain of the front's hypervolume that "
+        "exceeds its standard error; looked at after each generation, in either schedule",
     )
 
 
@@ -44,6 +52,9 @@ class Search(Section):
     )
     seed: int = Field(default=0, ge=0, description="of everything random in the search")
     budget: Budget = Field(default=Budget(), description="when to stop")
+    warm_start: AnyWarmStart | None = Field(
+        default=None, description="begin with the best of another run, asked anew"
+    )
     finalists: int = Field(
         default=24, ge=1, description="candidates re-scored on the selection items"
     )

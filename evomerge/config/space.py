@@ -137,7 +137,9 @@ def _scales(value: object) -> object:
     raise ValueError(f"input_scale {value!r} is no scale; give [low, high] or a number")
 
 
-Depth = Annotated[tuple[int, int], BeforeValidator(_layers)]
+Depth = Annotated[
+    tuple[int, int], BeforeValidator(_layers, json_schema_input_type=int | tuple[int, int])
+]
 InputScale = Annotated[float | tuple[float, float], BeforeValidator(_scales)]
 
 

@@ -9,7 +9,10 @@ from evomerge.merge.checkpoint import Checkpoint
 from evomerge.merge.lora import check_adapter_files, is_adapter
 from search_spaces.errors import InputError
 
-_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+_FILES = [
+    *("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"),
+    *("README.md", "LICENSE*", "LICENCE*", "NOTICE*"),  # what a merge owes to its sources
+]
 """What is fetched. Never pickles, never code."""
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")

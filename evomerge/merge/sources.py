@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,23 @@ _BUFFERS = ("rotary_emb.inv_freq",)
 """Floating tensors that older checkpoints carry but that are computed, not learned."""
 
 _FINITE_CHUNK = 2**22
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a source is.
+
+    Attributes:
+        architecture: as its config.json says.
+        parameters: a tied embedding counted once.
+        tied: whether its head is its embedding.
+        rows: of its embedding; 0: it has none.
+    """
+
+    architecture: str
+    parameters: int
+    tied: bool
+    rows: int
 
 
 def open_sources(
@@ -103,6 +121,22 @@ class Sources:
             tokens=origin.config if self._alignment else None,
             tied=self.tied,
         )
+
+    def described(self, source: str) -> Described:
+        """A source as its own files have it, whatever the result needs of it."""
+        checkpoint = self._all[source]
+        kinds = checkpoint.config.get("architectures") or [checkpoint.text_config.get("model_type")]
+        rows = checkpoint.entries[checkpoint.embedding].shape[0] if checkpoint.embedding else 0
+        sizes = {
+            name: torch.Size(entry.shape).numel() for name, entry in checkpoint.entries.items()
+        }
+        tied = checkpoint.head is None
+        copied = sum(
+            sizes[name]
+            for name, entry in checkpoint.entries.items()
+            if tied and is_head(name, entry)
+        )
+        return Described(str(kinds[0]), sum(sizes.values()) - copied, tied, rows)
 
     def dtype(self, source: str) -> torch.dtype:
         """The floating type most of a source is stored in."""

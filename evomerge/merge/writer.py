@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -34,6 +34,7 @@ def write_model(
     *,
     max_shard_bytes: float = 5e9,
     extra_files: Mapping[str, str] | None = None,
+    finish: Callable[[Path], None] | None = None,
 ) -> None:
     """Merge `recipe` into `out`, a folder that plain `transformers` loads.
 
@@ -47,6 +48,8 @@ def write_model(
         out: new or empty folder.
         max_shard_bytes: largest weight file; a larger tensor gets one of its own.
         extra_files: further files: name -> text.
+        finish: is passed the temporary folder when all else is there; looks at it, adds to it. If it
+            raises, there is no `out`.
 
     Raises:
         InputError: `out` holds something, is a file or below one, may not be written or does not
@@ -68,6 +71,8 @@ def write_model(
             if Path(name).name != name:
                 raise ValueError(f"extra file {name!r}: a plain file name is needed")
             (folder / name).write_text(text, encoding="utf-8")
+        if finish is not None:
+            finish(folder)
 
 
 def shards(sizes: Mapping[str, int], max_bytes: float) -> list[list[str]]:
@@ -143,7 +148,7 @@ def _whole_or_absent(out: Path, weight_bytes: int) -> Iterator[Path]:
     """A temporary folder that becomes `out` if the block succeeds and vanishes if it does not."""
     where = f"output folder {out}"
     try:
-        temporary = _begin(out, weight_bytes, where)
+        temporary = _begin(out, weight_bytes)
     except OSError as error:
         if _is_disk_full(error):
             raise _disk_full("there is no space at all", where) from error
@@ -165,12 +170,23 @@ def _whole_or_absent(out: Path, weight_bytes: int) -> Iterator[Path]:
         raise
 
 
-def _begin(out: Path, weight_bytes: int, where: str) -> Path:
-    """The temporary folder, if `out` may become what it will be and fits."""
+def require_new(out: Path) -> None:
+    """Refuse an output folder that holds something, or is a file.
+
+    Raises:
+        InputError: names it.
+    """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        where = f"output folder {out}"
         raise InputError(
             str(out), "the output folder must be new or empty", where, "name another, or remove it"
         )
+
+
+def _begin(out: Path, weight_bytes: int) -> Path:
+    """The temporary folder, if `out` may become what it will be and fits."""
+    require_new(out)
+    where = f"output folder {out}"
     out.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(out)
     temporary = out.parent / f".{out.name}.{os.getpid()}.partial"

@@ -1,1 +1,1 @@
-"""Reports: what a run shows while it works, and what it found: progress, tables, the model card."""
+"""Reports: what a run found: its summary, tables, the model card."""

@@ -17,7 +17,7 @@ def path_text(recipe: Recipe, merged: str | None = None) -> str:
     """
     stretches: list[tuple[str, int, int, float]] = []
     for part in recipe.slices:
-        name, span = _origin(recipe, part, merged), part.inputs[0].layers
+        name, span = origin(recipe, part, merged), part.inputs[0].layers
         if span is None:
             return f"{name}, all layers in order"
         first, last = span[0], span[1] - 1
@@ -29,8 +29,8 @@ def path_text(recipe: Recipe, merged: str | None = None) -> str:
     return ", ".join(_stretch(*stretch) for stretch in stretches)
 
 
-def _origin(recipe: Recipe, part: Slice, merged: str | None) -> str:
-    """What a slice is made of."""
+def origin(recipe: Recipe, part: Slice, merged: str | None = None) -> str:
+    """What a slice is made of: `maths`, or `maths+ja` where it is merged."""
     if dict(part.parameters).get(METHOD, Setting.constant(recipe.method)) == COPIED:
         return part.inputs[0].source
     if merged is not None:

@@ -2,14 +2,16 @@
 
 from typing import Any
 
+from evomerge.budgets import budget_now, is_finished
 from evomerge.evaluation import AS_SEARCHED, Evaluation
+from evomerge.live.state import state_of
 from evomerge.report.honesty import honesty
 from evomerge.report.names import LABELS
 from evomerge.report.stacks import BEST_START, stacks
 from evomerge.runs.database import CandidateRow, Database
 from evomerge.runs.folder import RunFolder
 from evomerge.search.candidate import Candidate
-from evomerge.search.goals import Goals, plain
+from evomerge.search.goals import Goals, plain, scores_among
 from evomerge.search.standing import Standing
 from evomerge.two_stages import FIRST_PHASE
 
@@ -37,7 +39,7 @@ def _summary(run: RunFolder, database: Database) -> dict[str, Any]:
     answers = sum(part.answers for parts in database.parts("search").values() for part in parts)
     return {
         "run": str(run.path),
-        "status": _status(run, budget),
+        "status": _status(run),
         "budget": {
             "evaluations": budget,
             "done": len(first) + len(candidates),
@@ -46,7 +48,7 @@ def _summary(run: RunFolder, database: Database) -> dict[str, Any]:
         },
         "answers": answers,
         "objectives": database.meta("objectives", []),
-        "candidates": _described(candidates, rows, front, choice, database),
+        "candidates": _described(candidates, rows, front, choice, database.meta("variables", [])),
         "baselines": baselines(run),
         "as_searched": as_searched(run),
         "hypervolume": standing.hypervolume(),
@@ -57,6 +59,26 @@ def _summary(run: RunFolder, database: Database) -> dict[str, Any]:
         "unscored": unscored(run),
         "stacks": stacks(run, goals),
         "constraints": _constraints(goals, candidates),
+        "first_stage": _first_stage(run, goals, first, first_rows),
+    } | state_of(run)
+
+
+def _first_stage(
+    run: RunFolder, goals: Goals, candidates: list[Candidate], rows: list[CandidateRow]
+) -> dict[str, Any] | None:
+    """The first of two stages: its `candidates` (as those of the search), which of them was `chosen`,
+    and the `hypervolume`. None where there is none, or nothing of it yet."""
+    if not candidates:
+        return None
+    standing = Standing(goals, racing=bool(run.config.fitness.racing.rungs))
+    standing.add(candidates)
+    front = {member.key for member in standing.archive.front()}
+    choice = run.database.meta(f"{FIRST_PHASE}_choice", {"id": None, "finalists": []})
+    variables = run.database.meta(f"{FIRST_PHASE}_variables", [])
+    return {
+        "candidates": _described(candidates, rows, front, choice, variables),
+        "chosen": choice["id"],
+        "hypervolume": standing.hypervolume(),
     }
 
 
@@ -101,25 +123,27 @@ def _averaged(run: RunFolder) -> bool:
 
 def budget_of(run: RunFolder) -> int:
     """The run's budget in evaluations, as raised since it began."""
-    return run.database.meta("evaluations", run.config.search.budget.evaluations)
+    return budget_now(run).evaluations
 
 
-def _status(run: RunFolder, budget: int) -> str:
+def _status(run: RunFolder) -> str:
     """`running`, `done`, or `interrupted` (resumable)."""
     if run.driven():
         return "running"
-    return "done" if run.database.meta("finished_at_budget") == budget else "interrupted"
+    return "done" if is_finished(run) else "interrupted"
 
 
 def stored_goals(run: RunFolder) -> Goals:
     """What the run optimises, as its database says."""
     described = run.database.meta("objectives", [])
     fitness = run.config.fitness
+    directions = tuple(o["direction"] for o in described)
     return Goals(
         names=tuple(o["name"] for o in described),
-        directions=tuple(o["direction"] for o in described),
+        directions=directions,
         weights=tuple(o.weight for o in fitness.all_objectives)[: len(described)],
         constraints=tuple(fitness.all_constraints),
+        scores=scores_among(fitness.all_objectives, directions),
     )
 
 
@@ -138,9 +162,8 @@ def _described(
     rows: list[CandidateRow],
     front: set[str],
     choice: dict[str, Any],
-    database: Database,
+    variables: list[str],
 ) -> list[dict[str, Any]]:
-    variables = database.meta("variables", [])
     again = {c["recipe_hash"]: c["objectives"] for c in choice["finalists"]}
     described: list[dict[str, Any]] = []
     shown: set[str] = set()

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console, Group
 from rich.table import Table
 
+from evomerge.live.state import limits_line, state_line
 from evomerge.report.honest_text import answers_table, gains_table, luck_table
 from evomerge.report.names import LABELS, WINNER, label_of
 from evomerge.report.stacks import sentences_of
@@ -135,17 +136,15 @@ def status_line(summary: Mapping[str, Any]) -> str:
 
 
 def failures(summary: Mapping[str, Any]) -> list[str]:
-    """One line per kind of failure: how often, and the first reason."""
-    kinds: dict[str, list[str]] = {}
-    for candidate in summary["candidates"]:
-        if candidate["outcome"] != "scored":
-            kinds.setdefault(candidate["outcome"], []).append(candidate["reason"])
-    return [f"{len(reasons)} {kind}, first: {reasons[0]}" for kind, reasons in kinds.items()]
+    """One line per kind of failure: how often, and the last reason."""
+    kinds = summary["failures"].items()
+    return [f"{found['count']} {kind}, last: {found['reason']}" for kind, found in kinds]
 
 
 def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     """Everything `evomerge show` prints for people."""
-    console.print(status_line(summary), highlight=False, markup=False)
+    for line in (status_line(summary), state_line(summary), limits_line(summary)):
+        console.print(line, highlight=False, markup=False)
     for line in failures(summary):
         console.print(line, highlight=False, markup=False)
     for bound in summary["constraints"]:
@@ -157,7 +156,7 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
             )  # fmt: skip
     for line in sentences_of(summary["stacks"]):
         console.print(line, highlight=False, markup=False)
-    parts = [front_table(summary)] if summary["candidates"] else []
+    parts = _fronts(summary)
     if summary["baselines"]:
         parts.append(results_table(summary))
     if summary["honesty"]:
@@ -170,6 +169,17 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     honest = summary["honesty"]["sentences"] if summary["honesty"] else []
     for line in filter(None, (verdict(summary), *honest, lookup_cost(summary))):
         console.print(line, highlight=False, markup=False)
+
+
+def _fronts(summary: Mapping[str, Any]) -> list[Table]:
+    """The search's front; while the first of two stages is all there is, that one's."""
+    if summary["candidates"]:
+        return [front_table(summary)]
+    if not summary["first_stage"]:
+        return []
+    stage = front_table({**summary, **summary["first_stage"]})
+    stage.title = f"first stage: {stage.title}"
+    return [stage]
 
 
 def _cell(estimate: Mapping[str, float]) -> str:

@@ -122,7 +122,11 @@ class Database:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Read one moment of the record, whatever a driver writes meanwhile."""
+        """Read one moment of the record, whatever a driver writes meanwhile. One within another reads
+        the outer one's moment."""
+        if self._connection.in_transaction:
+            yield
+            return
         self._connection.execute("BEGIN")
         try:
             yield
@@ -226,12 +230,14 @@ class Database:
         """
         rows = self._connection.execute(
             "SELECT recipe_hash, outcome, reason, objectives, merge_seconds, score_seconds, worker,"
-            " items, answers FROM evaluations WHERE split = ? ORDER BY id",
+            " items, answers, tokens FROM evaluations LEFT JOIN responses ON evaluation = id"
+            " WHERE split = ? ORDER BY id",
             (split,),
         )
         found: dict[str, list[Evaluation]] = {}
-        for row in rows:
-            found.setdefault(row[0], []).append(_evaluation(row[1:]))
+        for digest, *columns in rows:
+            parts = found.setdefault(digest, [])
+            parts.append(_evaluation(columns, sum(part.tokens for part in parts[-1:])))
         return found
 
     def responses(self, split: str) -> dict[str, list[Response]]:
@@ -260,6 +266,10 @@ class Database:
         for digest, *columns in rows:
             found.setdefault(digest, {}).update(_responses(places, columns))
         return found
+
+    def select(self, query: str) -> list[tuple[Any, ...]]:
+        """The rows of a reader's own query."""
+        return self._connection.execute(query).fetchall()
 
     def set_bank(self, task: str, content: bytes) -> None:
         """Keep a task's item bank (once, when the run begins)."""
@@ -315,7 +325,7 @@ def _insert_evaluation(
         )
 
 
-def _evaluation(row: Sequence[Any]) -> Evaluation:
+def _evaluation(row: Sequence[Any], tokens_before: int) -> Evaluation:
     objectives: Mapping[str, list[float]] = json.loads(row[2])
     return Evaluation(
         outcome=Outcome(row[0]),
@@ -326,6 +336,7 @@ def _evaluation(row: Sequence[Any]) -> Evaluation:
         worker=row[5],
         items=row[6],
         answers=row[7],
+        tokens=tokens_before + sum(_list(row[8])),
     )
 
 

@@ -10,6 +10,7 @@ from evomerge.asking import EVERYTHING, Asking
 from evomerge.cluster.executor import Executor, Job
 from evomerge.evaluation import Evaluation, latest
 from evomerge.runs.database import CandidateRow, Database, items_of
+from evomerge.stopping import Stop
 from fitness.items import Response
 from search_spaces.errors import InputError
 from search_spaces.recipe import Recipe
@@ -75,6 +76,7 @@ class Ledger:
         executor: builds evaluators and runs jobs on them.
         finished: told of each evaluation as it becomes known.
         answers: what other runs paid for.
+        stop: once it is requested nothing new is begun; None: it never is.
     """
 
     def __init__(
@@ -83,11 +85,13 @@ class Ledger:
         executor: Executor,
         finished: Finished,
         answers: Answers | None = None,
+        stop: Stop | None = None,
     ) -> None:
         self._database = database
         self._executor = executor
         self._finished = finished
         self._answers = answers or NoAnswers()
+        self._stop = stop or Stop()
         self._incumbent: dict[str, dict[tuple[str, int], float]] = {}
         self._known: dict[str, dict[str, list[Evaluation]]] = {}
         self._sizes: dict[str, int] = {}
@@ -167,11 +171,12 @@ class Ledger:
 
         Raises:
             RecordingError: the record could not be written.
+            Stopped: it was requested; what was under way is recorded and was given back.
         """
         under_way: dict[int, Wanted] = {}
 
         def jobs() -> Iterator[Job | None]:
-            for number, want in enumerate(wanted):
+            for number, want in enumerate(self._stop.until(wanted)):
                 if want is not None:
                     under_way[number] = want
                 yield None if want is None else self._job(number, want, split)
@@ -179,10 +184,12 @@ class Ledger:
         for job, evaluation in self._executor.run(jobs()):
             want = under_way.pop(job.number)
             answered = rows(want)
-            kept = self._record(want, split, evaluation, answered)
+            with self._stop.record():
+                kept = self._record(want, split, evaluation, answered)
             for position in range(0 if want.part else max(1, len(answered))):
                 self._finished(kept, position == 0)
             yield want, kept
+        self._stop.check()
 
     def _job(self, number: int, want: Wanted, split: str) -> Job:
         digest = want.recipe.hash
@@ -207,7 +214,8 @@ class Ledger:
         self._database.record(digest, split, new, answered, want.part)
         if evaluation.scored:
             self._answers.keep(digest, split, new)
-        kept = replace(evaluation, responses=(), positions=())
+        tokens = sum(response.tokens for response in evaluation.responses)
+        kept = replace(evaluation, responses=(), positions=(), tokens=tokens)
         self._parts(split).setdefault(digest, []).append(kept)
         return kept
 

@@ -65,7 +65,7 @@ CREATE TABLE recipes (         -- the recipes that no genome gives: sources, bas
     yaml TEXT NOT NULL
 ) WITHOUT ROWID;
 
-CREATE TABLE events (          -- the run's log: started, resumed, moved, stopped, finished
+CREATE TABLE events (          -- the run's log: started, resumed, moved, budget (raised), stopped, finished
     id     INTEGER PRIMARY KEY,
     at     TEXT NOT NULL,      -- UTC, ISO 8601
     kind   TEXT NOT NULL,

@@ -154,6 +154,7 @@ class Asynchronous:
         self._done[number] = candidate
         self._standing.add([candidate])
         self._phase.tell(number, evaluation)
+        self._phase.view.told(self._standing)
         full, rest = divmod(len(self._done), self._population)
         if rest == 0:
             self._generation(full - 1)

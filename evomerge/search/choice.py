@@ -3,15 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from evomerge.asking import Asking
 from evomerge.runs.ledger import Wanted
-from evomerge.search.archive import Archive
+from evomerge.search.archive import Archive, Member, gains
 from evomerge.search.beliefs import believe
 from evomerge.search.candidate import Candidate
 from evomerge.search.driver import Driver, finalists
 from evomerge.search.goals import Goals
+from evomerge.search.picks import check_pick, living, parse_pick, preferred
 from evomerge.search.standing import archive_of, believed_archive
-from search_spaces.errors import InputError, nearest
+
+__all__ = ["Choice", "check_pick", "choose", "pick"]
 
 
 @dataclass(frozen=True)
@@ -69,37 +73,35 @@ def pick(
     Args:
         candidates: at least one.
         goals: what is optimised.
-        how: `knee` of the front (for one objective: the best), or `best:OBJECTIVE`. If no candidate
-            keeps the constraints, the front is that of all of them.
+        how: `best:OBJECTIVE` of the front; or a compromise of the living among it (see `picks`):
+            `knee` (for one objective: the best), or `prefer:NAME=W,NAME=W`. If no candidate keeps
+            the constraints, the front is that of all of them.
         racing: they answered unlike numbers of items: by what they are believed to be worth.
 
     Raises:
         InputError: no such objective.
     """
-    check_pick(how, goals.names, "pick")
+    wanted = parse_pick(how, goals.names, "pick")
+    if wanted.objective is None:
+        candidates = living(candidates, goals)
     by_hash = {c.recipe_hash: c for c in candidates}
     archive = _archive(candidates, goals, racing)
     if not archive.front():
         archive = _archive(candidates, replace(goals, constraints=()), racing)
-    if how == "knee":
+    if wanted.objective is not None:
+        return by_hash[archive.best(goals.names.index(wanted.objective)).key]
+    if wanted.weights is None:
         return by_hash[archive.knee().key]
-    return by_hash[archive.best(goals.names.index(how.removeprefix("best:"))).key]
+    weights = [wanted.weights.get(name, 0.0) for name in goals.names]
+    return by_hash[_preferred(archive.front(), goals, weights).key]
+
+
+def _preferred(front: Sequence[Member], goals: Goals, weights: Sequence[float]) -> Member:
+    values = np.array([member.values for member in front])
+    return front[preferred(gains(values, goals.directions), weights)]
 
 
 def _archive(candidates: Sequence[Candidate], goals: Goals, racing: bool) -> Archive:
     if racing:
         return believed_archive(believe(candidates, goals), goals)
     return archive_of(candidates, goals)
-
-
-def check_pick(how: str, objectives: Sequence[str], where: str) -> None:
-    """Refuse a way of picking that names nothing.
-
-    Raises:
-        InputError: neither `knee` nor `best:OBJECTIVE`.
-    """
-    known = ["knee", *(f"best:{name}" for name in objectives)]
-    if how not in known:
-        raise InputError(
-            f"'{how}'", "it is neither `knee` nor `best:OBJECTIVE`", where, nearest(how, known)
-        )

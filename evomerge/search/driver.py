@@ -21,12 +21,13 @@ from evomerge.search.generational import by_generations
 from evomerge.search.goals import Goals
 from evomerge.search.plan import Clock, Phase, Plan
 from evomerge.search.race import Race, Rules
-from evomerge.search.searcher import Problem
+from evomerge.search.searcher import Array, Problem
 from evomerge.search.standing import archive_of
 from evomerge.search.view import View
 from search_spaces.recipe import Recipe
 from search_spaces.space import SearchSpace, from_unit, to_unit
-from search_spaces.variables import Integer, Variable, levels
+from search_spaces.transfer import point_of
+from search_spaces.variables import Genome, Integer, Variable, levels
 
 
 class Driver:
@@ -74,9 +75,14 @@ class Driver:
             single,
         )
         self.view.begin(plan.phase, plan.evaluations)
-        if plan.schedule == "generational":
-            return by_generations(phase)
-        return Asynchronous(phase).run()
+        generational = plan.schedule == "generational"
+        try:
+            found = by_generations(phase) if generational else Asynchronous(phase).run()
+        except KeyboardInterrupt:
+            clock.pause()
+            raise
+        clock.close(len(found))
+        return found
 
     def recipe(self, candidate: Candidate) -> Recipe:
         """The recipe of a candidate."""
@@ -86,15 +92,16 @@ class Driver:
 def problem_of(plan: Plan, space: SearchSpace, goals: Goals) -> Problem:
     """What a plan's searcher is built from.
 
-    A seeded search begins with the space's seeds; in a fragile space with the first of them that
-    its population has places for, the rest of which are small edits of these.
+    A seeded search begins with what is known of another run and then the space's seeds; in a fragile
+    space with the first of them that its population has places for, the rest of which are small
+    edits of these.
 
     Raises:
         InputError: the population is too small.
     """
     algorithm = ALGORITHMS[plan.algorithm]
     variables = len(space.variables)
-    points = [to_unit(space, genome) for genome in space.seeds().values()]
+    points = starting_points(space, plan.known if plan.seeded else ())
     seeds = np.array(points).reshape(len(points), variables)
     problem = Problem(
         variables=variables,
@@ -117,6 +124,17 @@ def problem_of(plan: Plan, space: SearchSpace, goals: Goals) -> Problem:
         )
     initial = seeds if plan.seeded else seeds[:0]
     return replace(problem, population=plan.population, initial=initial)
+
+
+def starting_points(space: SearchSpace, known: Sequence[Genome]) -> list[Array]:
+    """Points [variables] of the unit cube: the known genomes, then the seeds that are none of them."""
+    points = [point_of(space, genome) for genome in known]
+    hashes = {space.decode(genome).hash for genome in known}
+    for genome in space.seeds().values():
+        point = to_unit(space, genome)
+        if not hashes or space.decode(from_unit(space, point)).hash not in hashes:
+            points.append(point)
+    return points
 
 
 def cells(variable: Variable) -> int:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from evomerge.config import Constraint
+from evomerge.config import Constraint, Objective
 from evomerge.evaluation import Evaluation
 from evomerge.search.archive import Direction
 from fitness.estimate import Estimate
@@ -22,12 +22,15 @@ class Goals:
         directions: `maximize` or `minimize`, as `names`.
         weights: for algorithms with one objective, as `names`.
         constraints: bounds on objectives.
+        scores: the objectives that are tasks' scores of which more is better, in order; none: not
+            known.
     """
 
     names: tuple[str, ...]
     directions: tuple[Direction, ...]
     weights: tuple[float, ...]
     constraints: tuple[Constraint, ...] = ()
+    scores: tuple[str, ...] = ()
 
     def values(self, evaluation: Evaluation) -> list[float]:
         """The objectives' values in their own units, in order of `names`; nan if not scored."""
@@ -91,6 +94,20 @@ class Goals:
             return math.nan
         gap = constraint.violation(evaluation.objectives[constraint.objective].value)
         return gap / (abs(constraint.bound) or 1.0)
+
+
+def scores_among(
+    objectives: Sequence[Objective], directions: Sequence[Direction]
+) -> tuple[str, ...]:
+    """The labels of the objectives that are tasks' scores of which more is better.
+
+    Args:
+        objectives: the run file's.
+        directions: theirs, resolved.
+    """
+    pairs = zip(objectives, directions, strict=False)
+    kinds = ("task", "tasks", "worst")
+    return tuple(o.label for o, way in pairs if o.kind in kinds and way == "maximize")
 
 
 def plain(objectives: Mapping[str, Estimate]) -> dict[str, dict[str, float]]:

@@ -36,10 +36,12 @@ class Plan:
         evaluations: how many candidates are asked at most.
         hours: of searching, earlier sessions included; None: no limit.
         answers: items answered, at most (the last generation may pass it); None: no limit.
+        tokens: generated in those answers, likewise.
         patience: candidates without a gain of the front that exceeds its error; None: no limit.
         seeded: begin with the space's known good starting points.
         schedule: `asynchronous` (no evaluator waits for another), or `generational` (what is asked
             does not depend on which evaluator was faster).
+        known: genomes of another run to begin with, the best first, where it is seeded.
     """
 
     phase: str
@@ -52,14 +54,16 @@ class Plan:
     patience: int | None = None
     seeded: bool = True
     schedule: Schedule = "asynchronous"
+    tokens: int | None = None
+    known: tuple[Genome, ...] = ()
 
 
 class Clock:
-    """Ends a phase before its budget of candidates does: by hours, by answers, or by patience.
+    """Ends a phase before its budget of candidates does: by hours, answers, tokens, or patience.
 
     Hours count searching time over all sessions, replays not included. Neither time nor, where no
     evaluator waits for another, the order of results is reproducible, so the moment at which a phase
-    ended is written down and replayed.
+    ended is written down and replayed, for as long as its limits stay what they were.
 
     Args:
         database: holds the time spent.
@@ -72,33 +76,55 @@ class Clock:
         self._plan = plan
         self._recorded = recorded
         self._limits = [plan.hours, plan.answers, plan.patience]
+        if plan.tokens is not None:
+            self._limits.append(plan.tokens)
         self._key = f"over_{plan.phase}"
-        self._spent_key = f"hours_spent_{plan.phase}"
-        self._before: float = database.meta(self._spent_key, 0.0) if plan.hours else 0.0
+        self._spent_key = hours_key(plan.phase)
+        self._before: float = database.meta(self._spent_key, 0.0)
+        self._reason = "evaluations"
         self._written = -math.inf
         self._began = None if recorded else time.monotonic()  # a replay does not count
         self._gained = (0, -math.inf)
 
     def over(self, asked: int, standing: Standing) -> bool:
         """Whether to stop before asking more than the `asked` candidates so far."""
-        if self._limits == [None] * 3 or asked == 0:
+        if asked == 0:
             return False
-        ended = self._database.meta(self._key)
+        ended = None if self._limits == [None] * 3 else self._database.meta(self._key)
         if ended is not None and ended["limits"] == self._limits:
+            self._reason = ended["reason"]
             return asked >= ended["asked"]
         if asked < self._recorded:
             return False  # paid for already
-        plan, reason = self._plan, ""
-        if plan.answers is not None and standing.answers + standing.again >= plan.answers:
-            reason = "answers"
-        elif plan.patience is not None and asked - self._gained[0] > plan.patience:
-            reason = "patience"
-        elif plan.hours is not None and self._hours() >= plan.hours:
-            reason = "hours"
+        reason = self._reached(asked, standing)
         if reason:
             ended = {"limits": self._limits, "asked": asked, "reason": reason}
             self._database.set_meta(self._key, ended)
+            self._reason = reason
         return bool(reason)
+
+    def _reached(self, asked: int, standing: Standing) -> str:
+        """The limit that is reached; empty: none."""
+        plan, hours = self._plan, self._hours()
+        reached = {
+            "answers": _least(plan.answers) <= standing.answers + standing.again,
+            "tokens": _least(plan.tokens) <= standing.tokens,
+            "patience": _least(plan.patience) < asked - self._gained[0],
+            "hours": _least(plan.hours) <= hours,
+        }
+        return next((name for name, so in reached.items() if so), "")
+
+    def pause(self) -> None:
+        """The session ends: write down the time spent."""
+        if self._began is not None:
+            self._hours(last=True)
+
+    def close(self, asked: int) -> None:
+        """The phase has ended with `asked` candidates: write down which limit ended it."""
+        self.pause()
+        ended = {"asked": asked, "reason": self._reason}
+        if self._database.meta(ended_key(self._plan.phase)) != ended:
+            self._database.set_meta(ended_key(self._plan.phase), ended)
 
     def generation(self, asked: int, standing: Standing) -> None:
         """A generation is told: note whether the front has gained more than its error."""
@@ -108,14 +134,29 @@ class Clock:
         if volume > self._gained[1] + standing.hypervolume_error():
             self._gained = asked, volume
 
-    def _hours(self) -> float:
+    def _hours(self, *, last: bool = False) -> float:
         now = time.monotonic()
         self._began = now if self._began is None else self._began
         spent = self._before + (now - self._began) / 3600
-        if now - self._written >= _WRITE_SECONDS or spent >= (self._plan.hours or 0.0):
+        over = last or spent >= _least(self._plan.hours)
+        if over or now - self._written >= _WRITE_SECONDS:
             self._database.set_meta(self._spent_key, spent)
             self._written = now
         return spent
+
+
+def hours_key(phase: str) -> str:
+    """The fact in run.db: hours spent searching in a phase."""
+    return f"hours_spent_{phase}"
+
+
+def ended_key(phase: str) -> str:
+    """The fact in run.db: with how many candidates a phase ended, and by which limit."""
+    return f"ended_{phase}"
+
+
+def _least(limit: float | None) -> float:
+    return math.inf if limit is None else limit
 
 
 @dataclass(frozen=True)

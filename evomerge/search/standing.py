@@ -28,15 +28,17 @@ class Standing:
 
     Attributes:
         answers: items answered when candidates were first measured, whoever paid for them.
+        racing: as passed.
         again: items answered more when some of them were measured again.
+        tokens: generated in all of those answers.
     """
 
     def __init__(self, goals: Goals, *, racing: bool = False) -> None:
         self.goals = goals
-        self._racing = racing
+        self.racing = racing
         self._archive: Archive | None = Archive(goals.directions)
         self._believed: Believed | None = None
-        self.answers = self.again = 0
+        self.answers = self.again = self.tokens = 0
         self._scored: dict[str, Candidate] = {}
         self._parts: dict[str, int] = {}
         self._first: list[list[float]] = []
@@ -51,7 +53,8 @@ class Standing:
                 self._scored[c.recipe_hash] = c
                 self._believed = None
                 self.answers += c.evaluation.items
-                if self._racing:
+                self.tokens += c.evaluation.tokens
+                if self.racing:
                     self._archive = None  # what all are believed to be worth has changed
                 else:
                     _add(self.archive, c, self.goals)
@@ -67,12 +70,17 @@ class Standing:
             if evaluation.scored:
                 known = self._scored[recipe_hash]
                 self.again += evaluation.items - known.evaluation.items
+                self.tokens += evaluation.tokens - known.evaluation.tokens
                 self._scored[recipe_hash] = replace(known, evaluation=evaluation)
         self._archive = self._believed = None
 
     def parts(self, recipe_hash: str) -> int:
         """How often a candidate was measured."""
         return self._parts.get(recipe_hash, 1)
+
+    def candidate(self, recipe_hash: str) -> Candidate:
+        """A scored candidate by its recipe, the first that had it."""
+        return self._scored[recipe_hash]
 
     def scored(self) -> list[Candidate]:
         """Every candidate that has numbers, by all that it answered, each recipe once."""
@@ -88,7 +96,7 @@ class Standing:
     def archive(self) -> Archive:
         """The front of what is known now."""
         if self._archive is None:
-            believed = self._racing and bool(self._scored)
+            believed = self.racing and bool(self._scored)
             self._archive = (
                 believed_archive(self.believed(), self.goals)
                 if believed

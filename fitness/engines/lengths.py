@@ -24,15 +24,15 @@ class PromptLengths:
 
     def __init__(self, encoder: Encoder, max_model_len: int, *, one_more: bool = False) -> None:
         self.max_model_len = max_model_len
-        self._encoder = encoder
+        self.encoder = encoder
         self._one_more = one_more
 
     def token_lengths(self, requests: Sequence[Request]) -> list[int]:
         """Tokens each request needs: its prompt and what is scored or may be generated after it."""
         return [
-            self._encoder.length(r, Decoding.of(r.generation).new_tokens)
+            self.encoder.length(r, Decoding.of(r.generation).new_tokens)
             if r.kind == "generate"
-            else self._encoder.length(r, 0)
+            else self.encoder.length(r, 0)
             for r in requests
         ]
 

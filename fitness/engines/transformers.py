@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -116,6 +117,32 @@ class TransformersEngine:
         for decoding, group in self._by_decoding(requests).items():
             replies.update(self._generate(requests, group, decoding))
         return [replies[i] for i in range(len(requests))]
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens the model knows: rows of its embedding."""
+        embedding: Any = self._model.get_input_embeddings()
+        return int(embedding.weight.shape[0])
+
+    @torch.inference_mode()
+    def logits(self, tokens: Sequence[int]) -> torch.Tensor:
+        """The loaded candidate's logits [tokens, vocabulary] after each of `tokens`, float32, CPU.
+
+        Raises:
+            RuntimeError: no candidate is loaded.
+        """
+        if not self._loaded:
+            raise RuntimeError("logits() before a load() that succeeded: no candidate is resident")
+        inputs = torch.tensor([list(tokens)], device=self._model.device)
+        return self._model(input_ids=inputs, use_cache=False).logits[0].float().cpu()
+
+    def running(self, depth: int) -> Iterator[tuple[str, torch.Tensor]]:
+        """Checkpoint name and storage of every weight that a candidate of `depth` layers runs on.
+
+        Do not write to it.
+        """
+        found = (s for s in self._slots if s.layer is None or s.layer < depth)
+        return ((slot.checkpoint_name, slot.target) for slot in found)
 
     def token_lengths(self, requests: Sequence[Request]) -> list[int]:
         """Tokens each request needs: its prompt and what is scored or may be generated after it."""

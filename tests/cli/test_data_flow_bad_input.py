@@ -109,7 +109,7 @@ def test_what_layers_do_not_read_may_differ(expert, write_run, evomerge):
     run_file = write_run(
         expert(max_position_embeddings=128, attention_dropout=0.1, initializer_range=0.5)
     )
-    done = evomerge("check", run_file, "--json")
+    done = evomerge("check", run_file, "--no-dry-run", "--json")
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)["facts"]
     assert facts["space"] == "path, 3 to 6 layers, 13 variables"
@@ -118,7 +118,7 @@ def test_what_layers_do_not_read_may_differ(expert, write_run, evomerge):
 
 def test_merging_only_warns_of_what_stacks_refuse(expert, write_run, evomerge):
     changes = expert(rms_norm_eps=1e-5) | {"space": {"rule": "linear", "weight": [0, 1]}}
-    done = evomerge("check", write_run(changes), "--json")
+    done = evomerge("check", write_run(changes), "--no-dry-run", "--json")
     assert done.returncode == 0, done.stderr
     assert "rms_norm_eps" in json.loads(done.stdout)["facts"]["note"]
 
@@ -144,7 +144,7 @@ def test_an_architecture_that_is_not_known(tmp_path, write_run, refused):
 def test_the_room_is_that_of_the_deepest(write_run, evomerge):
     """What a candidate of 200 layers takes is counted, not what the sources' four take."""
     run_file = write_run({"space": {"kind": "path", "depth": [4, 200]}})
-    done = evomerge("check", run_file, "--json")
+    done = evomerge("check", run_file, "--no-dry-run", "--json")
     assert done.returncode == 0, done.stderr
     tensors = load_file(QUICKSTART / "models" / "base" / "model.safetensors")
     layers = sum(t.numel() for name, t in tensors.items() if ".layers." in name)

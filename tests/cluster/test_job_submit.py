@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from evomerge.run_file import parse_run_file
 from tests.conftest import ROOT, show
 
 EXAMPLES = ROOT / "examples" / "cluster"
@@ -138,18 +137,3 @@ def test_the_users_mistake_is_the_jobs_failure(head, work, tmp_path):
     assert done.returncode == 1
     assert "error: run.yaml" in done.stdout
     assert "exit code 2" in done.stdout + done.stderr
-
-
-def test_the_rayjob_names_what_it_brings():
-    job, claim, settings = yaml.safe_load_all((EXAMPLES / "rayjob.yaml").read_text())
-    run = parse_run_file(yaml.safe_load(settings["data"]["run.yaml"]), "rayjob.yaml")
-    assert run.cluster.address == "auto"
-    head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
-    volumes = {volume["name"]: volume for volume in head["volumes"]}
-    assert volumes["runs"]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
-    assert volumes["input"]["configMap"]["name"] == settings["metadata"]["name"]
-    (container,) = head["containers"]
-    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
-    assert mounts == {"/runs": "runs", "/input": "input"}
-    for path in ("/input/run.yaml", "/runs/night", "--moved /input"):
-        assert path in job["spec"]["entrypoint"]

@@ -1,0 +1,102 @@
+"""Models as other tools name them: references, names for the run file, and how many layers they have."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from evomerge.importing.draft import Draft
+from search_spaces.errors import InputError
+
+_RESERVED = {
+    "base",
+    "union",
+    "uniform",
+    "greedy_soup",
+    "random_search",
+    "winner",
+    "merged",
+    "best_start",
+}
+
+USUAL_LAYERS = 32
+"""Of a model that cannot be looked at: as a 7B model has."""
+
+
+def source_of(reference: Any, where: str) -> dict[str, str] | str:
+    """A model reference as the run file has it: mergekit's `model@revision+lora`, or its long form.
+
+    Raises:
+        InputError: neither a text nor a mapping of one.
+    """
+    if isinstance(reference, Mapping):
+        inner = reference.get("model", reference)
+        path, revision = inner, reference.get("revision")
+        if isinstance(inner, Mapping):
+            path, revision = inner.get("path"), inner.get("revision")
+        lora = reference.get("lora")
+        lora = lora.get("path") if isinstance(lora, Mapping) else lora
+    else:
+        whole, _, lora = str(reference).partition("+")
+        path, _, revision = whole.partition("@")
+        path = path if isinstance(reference, str) else None
+    if not isinstance(path, str) or not path:
+        raise InputError(
+            f"model {reference!r}",
+            "it is a Hub id or a folder, optionally with @revision and +lora",
+            where,
+            "correct the reference",
+        )
+    found = {"model": _place(path)} | ({"revision": str(revision)} if revision else {})
+    found |= {"lora": _place(str(lora))} if lora else {}
+    return found if len(found) > 1 else found["model"]
+
+
+def _place(path: str) -> str:
+    """Folders are relative to where a tool was started; a run file's are relative to itself."""
+    folder = Path(path).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else path
+
+
+def short_names(models: Iterable[dict[str, str] | str]) -> list[str]:
+    """A name for each model, after the last part of its id; each once."""
+    found: list[str] = []
+    for model in models:
+        path = model if isinstance(model, str) else model["model"]
+        last = re.sub(r"[^\w.-]+", "_", path.rstrip("/").rsplit("/", 1)[-1])
+        found.append(unused(last or "model", found))
+    return found
+
+
+def unused(name: str, taken: Iterable[str]) -> str:
+    """The name, or with a number after it that no other has."""
+    name = f"{name}_model" if name in _RESERVED else name
+    others, number, found = set(taken), 2, name
+    while found in others:
+        found, number = f"{name}_{number}", number + 1
+    return found
+
+
+def layers_of(draft: Draft, model: dict[str, str] | str) -> int:
+    """How many layers a model has, by its config.json here or in the Hub's cache; else a guess that
+    the draft tells of."""
+    path = model if isinstance(model, str) else model["model"]
+    config = Path(path) / "config.json"
+    if not config.is_file():
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+
+        try:
+            cached = try_to_load_from_cache(path, "config.json")
+        except HFValidationError:
+            cached = None
+        config = Path(cached) if isinstance(cached, str) else config
+    try:
+        return int(json.loads(config.read_text())["num_hidden_layers"])
+    except (OSError, ValueError, KeyError, TypeError):
+        draft.assumed.append(
+            f"{USUAL_LAYERS} layers, as {path} is not on this machine: correct "
+            "space.granularity.layers (the number of groups) if it has others"
+        )
+        return USUAL_LAYERS

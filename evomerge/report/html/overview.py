@@ -1,0 +1,223 @@
+"""The first page: what was searched, how long, who won, by how much, and whether to believe it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from evomerge.config import STACKS
+from evomerge.live.words import estimate
+from evomerge.report.honest_text import CLEAR, probability
+from evomerge.report.html.clock import duration
+from evomerge.report.html.failures import troubles
+from evomerge.report.html.section import Section, bullets, esc, paragraph
+from evomerge.report.html.story import Story
+from evomerge.report.names import WINNER, label_of
+from evomerge.report.tables import lookup_cost, verdict
+
+SAID_ABOVE = ("points over the best source (", "the winner is the same model as")
+"""Parts of the honest sentences that the margins say already."""
+RIVALS = ("uniform", "greedy_soup", "merged", "best_start", "random_search")
+
+
+def overview(story: Story) -> Section:
+    """Headline, numbers, and four short answers."""
+    parts = [_strip(story), "<h3>What was searched</h3>", paragraph(_searched(story))]
+    parts += [paragraph(text) for text in _going(story)]
+    parts += ["<h3>Who won</h3>", paragraph(headline(story)), bullets(_margins(story))]
+    parts += ["<h3>Should you believe it?</h3>", _belief(story)]
+    wrong = troubles(story)
+    parts += ["<h3>What went wrong</h3>", bullets(wrong) or paragraph("Nothing that is on record.")]
+    return Section("overview", "In short", "".join(parts))
+
+
+def headline(story: Story) -> str:
+    """Who won, in a sentence."""
+    best, summary = story.best, story.summary
+    if best is None:
+        if first_stage(story) and not summary["candidates"]:
+            merges = first_stage(story)["candidates"]
+            return (
+                f"Nobody yet: {merges} merges of the first stage are in, the second has not begun."
+            )
+        done = summary["budget"]["done"]
+        return "No candidate has been evaluated yet." if not done else "No candidate was scored."
+    scores = ", ".join(
+        f"{n} {estimate(e['value'], e['se'])}" for n, e in best["objectives"].items()
+    )
+    if not story.final:
+        return (
+            f"Nobody yet: the search is {summary['status']}. The best so far is candidate"
+            f" {best['id']} ({scores} on search items, where luck flatters the best)."
+        )
+    if WINNER not in summary["baselines"]:
+        return f"Candidate {best['id']} was chosen ({scores} on search items); not tested yet."
+    tested = summary["baselines"][WINNER]
+    scores = ", ".join(f"{n} {estimate(e['value'], e['se'])}" for n, e in tested.items())
+    return f"Candidate {best['id']} won, with {scores} on test items that the search never saw."
+
+
+def first_stage(story: Story) -> Mapping[str, Any]:
+    """What is known of the first of two stages; empty where there is one."""
+    return (story.summary["stacks"] or {}).get("first_stage") or {}
+
+
+def _strip(story: Story) -> str:
+    """The few numbers that come first."""
+    budget, summary = story.summary["budget"], story.summary
+    cells: list[tuple[str, str, str]] = []
+    pair = main_comparison(story)
+    if pair is not None:
+        low, high = 100 * pair["low"], 100 * pair["high"]
+        name = label_of(pair["baseline"])
+        cells.append(
+            (f"{100 * pair['gain']:+.1f}", f"points over {name}, the best source",
+             f"{pair['objective']}, 95 % {low:+.1f} to {high:+.1f}")
+        )  # fmt: skip
+    share = f"of {budget['evaluations']}, {budget['failed']} failed, {budget['cached']} repeated"
+    cells.append((f"{budget['done']}", "candidates", share))
+    cells.append(
+        (duration(story.clock.total), "at work", f"{summary['answers']:,} answers to search items")
+    )
+    if len(story.goals.names) > 1:
+        front = sum(c["on_front"] for c in summary["candidates"])
+        cells.append(
+            (f"{front}", "on the front", f"hypervolume {summary['hypervolume']:.4f}"
+             f" ± {summary['hypervolume_se']:.4f}")
+        )  # fmt: skip
+    boxes = "".join(
+        f"<div><dt>{esc(what)}</dt><dd>{esc(number)}</dd><dd class='more'>{esc(more)}</dd></div>"
+        for number, what, more in cells
+    )
+    return f'<dl class="strip">{boxes}</dl>'
+
+
+def main_comparison(story: Story) -> Mapping[str, Any] | None:
+    """The winner against the best source, by the last score (the mean, where there is one)."""
+    honesty = story.summary["honesty"]
+    if honesty is None:
+        return None
+    last = honesty["survived"][-1]
+    return _pairs(story).get(last["source"])
+
+
+def _pairs(story: Story) -> dict[str, Mapping[str, Any]]:
+    """The winner's comparisons by the last score."""
+    honesty = story.summary["honesty"]
+    name = honesty["survived"][-1]["objective"]
+    return {p["baseline"]: p for p in honesty["comparisons"] if p["objective"] == name}
+
+
+def _searched(story: Story) -> str:
+    config = story.config
+    space, names = config.space, list(config.models.sources)
+    rules = space.merging.rules if space.merging is not None else []
+    what = f"which layers of {_listed(names)} should follow each other (space: {space.kind})"
+    if space.kind not in STACKS:
+        what = f"how to merge {_listed(names)} by {_listed(rules, 'or')}"
+    elif rules:
+        what += f", merged by {_listed(rules, 'or')}"
+    ways = [
+        f"the {'highest' if d == 'maximize' else 'lowest'} {n}"
+        for n, d in zip(story.goals.names, story.goals.directions, strict=True)
+    ]
+    tasks = _listed(list(config.fitness.tasks))
+    budget = story.summary["budget"]
+    chance = story.phases["random"].candidates
+    also = f", and {len(chance)} at random to compare with," if chance else ""
+    first = first_stage(story)
+    staged = f" ({first['candidates']} of them merges in a first stage)" if first else ""
+    return (
+        f"This search asked {what}, for {_listed(ways)}, judged by {tasks}. With {story.algorithm} over"
+        f" {len(story.variables)} variables it tried {budget['done']} candidates{staged}{also}"
+        f" in {duration(story.clock.total)}."
+    )
+
+
+def _going(story: Story) -> list[str]:
+    """How fast a run is while it runs, and what ended the search where it was no count."""
+    summary = story.summary
+    if summary["status"] == "running":
+        left = summary["eta_seconds"]
+        about = "" if left is None else f"; at this rate everything is done in {duration(left)}"
+        return [f"It is running, at {summary['rate_per_hour']:.0f} evaluations an hour{about}."]
+    if summary["ended_by"] not in (None, "evaluations"):
+        return [f"The search ended by its limit of {summary['ended_by']}."]
+    return []
+
+
+def _listed(names: list[str], joint: str = "and") -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {joint} {names[-1]}"
+
+
+def _margins(story: Story) -> list[str]:
+    """By how much, over whom."""
+    honesty = story.summary["honesty"]
+    if honesty is None:
+        return [line] if (line := verdict(story.summary)) else []
+    pairs = _pairs(story)
+    best = honesty["survived"][-1]["source"]
+    found = [f"the winner is the same model as {label_of(other)}" for other in honesty["same"]]
+    for name in (best, *RIVALS):
+        if name in pairs:
+            p = pairs[name]
+            who = f"the best source ({name})" if name == best else label_of(name)
+            found.append(
+                f"{100 * p['gain']:+.1f} points of {p['objective']} over {who}, 95 % interval"
+                f" {100 * p['low']:+.1f} to {100 * p['high']:+.1f}, {probability(p['p_holm'])}"
+                f" ({p['gained']} items gained, {p['lost']} lost of {p['items']})"
+            )
+    return found
+
+
+def answer(story: Story) -> tuple[str, str]:
+    """Whether to believe that the winner is better: a class (`yes`, `no`, `wait`) and a sentence."""
+    pair = main_comparison(story)
+    if story.summary["honesty"] is None:
+        if story.final and WINNER in story.summary["baselines"]:
+            return "wait", "No objective is a task's score, so no gain was tested."
+        return "wait", "Too early to say: nothing was scored on items that the search never saw."
+    if pair is None:
+        return "no", "The winner is one of the sources: take that model, there is nothing to gain."
+    source, clear = label_of(pair["baseline"]), pair["p_holm"] < CLEAR
+    if clear and pair["gain"] > 0:
+        return (
+            "yes",
+            f"Yes: it is clearly better than the best source ({source}) on unseen items."
+            + (_against_chance(story)),
+        )
+    if clear:
+        return "no", f"No: it is clearly worse than {source} on unseen items. Keep {source}."
+    chance = probability(pair["p_holm"])
+    if pair["gain"] > 0:
+        points = f"{100 * pair['gain']:.1f} points above the best source ({source})"
+        more = "More test items, or a longer search, would tell."
+        return "no", f"Not yet: it is {points}, no more than luck explains ({chance}). {more}"
+    return (
+        "no",
+        f"No: it is not above the best source ({source}), and within luck of it ({chance}).",
+    )
+
+
+def _against_chance(story: Story) -> str:
+    """What a random search of the same budget has to say."""
+    pair = _pairs(story).get("random_search")
+    if pair is None:
+        return ""
+    if pair["p_holm"] < CLEAR and pair["gain"] > 0:
+        return " A random search of the same budget does clearly worse."
+    return (
+        " But a random search of the same budget comes within luck of it, or better: the gain owes more"
+        " to the space than to the algorithm."
+    )
+
+
+def _belief(story: Story) -> str:
+    kind, text = answer(story)
+    honest = story.summary["honesty"]
+    others = [n for n in story.goals.names if honest and n not in honest["scores"]]
+    if others:
+        text += f" That is about scores alone; {_listed(others)} stand in the table of test scores."
+    said = honest["sentences"] if honest else []
+    more = [line for line in said if not any(part in line for part in SAID_ABOVE)]
+    if cost := lookup_cost(story.summary):
+        more.append(cost)
+    return f'<p class="answer {kind}">{esc(text)}</p>' + bullets(more)

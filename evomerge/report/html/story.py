@@ -1,0 +1,170 @@
+"""What the report knows of a run: read once, at one moment, and handed to every section."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from evomerge.config import RunFile
+from evomerge.report.html.clock import Clock, Timed, clock_of, seconds
+from evomerge.report.html.recipes import recipe_for
+from evomerge.report.names import WINNER
+from evomerge.report.summary import load_candidates, measured, stored_goals, summarise
+from evomerge.runs.database import CandidateRow, Database
+from evomerge.runs.folder import RunFolder
+from evomerge.search import choice
+from evomerge.search.candidate import Candidate
+from evomerge.search.goals import Goals
+from fitness.items import Response
+
+if TYPE_CHECKING:
+    from search_spaces.recipe import Recipe
+
+PHASES = ("search", "random")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Candidates of one phase, in the order of ask, and their rows."""
+
+    candidates: Sequence[Candidate]
+    rows: Sequence[CandidateRow]
+
+
+@dataclass(frozen=True)
+class Story:
+    """A run, read.
+
+    Attributes:
+        name: the run folder's.
+        place: the run folder, as the user named it.
+        config: the frozen run file.
+        run_file: its text.
+        summary: what `show --json` prints.
+        goals: what is optimised.
+        variables: names, in the genomes' order.
+        algorithm: of the search.
+        phases: `search` and `random`.
+        timed: every evaluation, in order of completion.
+        events: when (ISO 8601), kind, detail (JSON).
+        clock: when it worked.
+        models: baseline or `winner` -> recipe hash, of those the test items scored.
+        sources_seen: source or baseline -> its objectives on the search items, where those were asked.
+        answered: the same names -> responses to the test items.
+        recipe: the winner's, or the best candidate's so far; None where it cannot be told.
+    """
+
+    name: str
+    place: str
+    config: RunFile
+    run_file: str
+    summary: Mapping[str, Any]
+    goals: Goals
+    variables: Sequence[str]
+    algorithm: str
+    phases: Mapping[str, Phase]
+    timed: Sequence[Timed]
+    events: Sequence[tuple[str, str, str]]
+    clock: Clock
+    models: Mapping[str, str]
+    sources_seen: Mapping[str, Mapping[str, Mapping[str, float]]]
+    answered: Mapping[str, Sequence[Response]]
+    best: Mapping[str, Any] | None
+    recipe: "Recipe | None" = field(repr=False)
+
+    @property
+    def final(self) -> bool:
+        """Whether a winner was chosen."""
+        return self.summary["chosen"] is not None
+
+    @property
+    def racing(self) -> bool:
+        """Whether candidates answered unlike numbers of items."""
+        return bool(self.config.fitness.racing.rungs)
+
+    @cached_property
+    def finished(self) -> dict[str, Timed]:
+        """Recipe hash -> its first evaluation on the search items."""
+        found: dict[str, Timed] = {}
+        for timed in self.timed:
+            if timed.split == "search":
+                found.setdefault(timed.recipe_hash, timed)
+        return found
+
+    @property
+    def signs(self) -> Mapping[str, int]:
+        """Objective -> 1 where more is better, else -1."""
+        return self.goals.signs
+
+
+def read_story(run: RunFolder, place: str) -> Story:
+    """Everything the report tells.
+
+    Args:
+        run: opened; a driver may be at work on it.
+        place: the folder, as the user named it.
+    """
+    database = run.database
+    with database.snapshot():
+        summary = summarise(run)
+        goals = stored_goals(run)
+        phases = {name: Phase(*load_candidates(database, name)) for name in PHASES}
+        timed = _timed(database)
+        events = database.select("SELECT at, kind, detail FROM events ORDER BY id")
+        models = measured(run)
+        test = database.responses("test")
+        best = _best(summary, phases["search"].candidates, goals, run)
+        return Story(
+            name=run.path.resolve().name,
+            place=place,
+            config=run.config,
+            run_file=(run.path / "run.yaml").read_text(),
+            summary=summary,
+            goals=goals,
+            variables=database.meta("variables", []),
+            algorithm=database.meta("algorithm", ""),
+            phases=phases,
+            timed=timed,
+            events=events,
+            clock=clock_of([(at, kind) for at, kind, _ in events], [t.finished for t in timed]),
+            models=models,
+            sources_seen=_seen(database, models),
+            answered={name: test[digest] for name, digest in models.items()},
+            best=best,
+            recipe=recipe_for(run, best),
+        )
+
+
+def _timed(database: Database) -> list[Timed]:
+    rows = database.select(
+        "SELECT recipe_hash, split, part, outcome, merge_seconds, score_seconds, worker, finished,"
+        " answers FROM evaluations ORDER BY id"
+    )
+    return [
+        Timed(digest, split, part, outcome, merge, score, worker, seconds(at), answers)
+        for digest, split, part, outcome, merge, score, worker, at, answers in rows
+    ]
+
+
+def _seen(database: Database, models: Mapping[str, str]) -> dict[str, Any]:
+    """What the search items say of sources and baselines, which are asked them in some runs only."""
+    found = database.evaluations("search")
+    return {
+        name: {o: {"value": e.value, "se": e.se} for o, e in found[digest].objectives.items()}
+        for name, digest in models.items()
+        if name != WINNER and digest in found and found[digest].scored
+    }
+
+
+def _best(
+    summary: Mapping[str, Any], candidates: Sequence[Candidate], goals: Goals, run: RunFolder
+) -> Mapping[str, Any] | None:
+    """The winner's entry in the summary; before there is one, what would be picked now."""
+    by_id = {c["id"]: c for c in summary["candidates"]}
+    if summary["chosen"] is not None:
+        return by_id[summary["chosen"]]
+    scored = [c for c in candidates if c.evaluation.scored]
+    if not scored:
+        return None
+    racing = bool(run.config.fitness.racing.rungs)
+    return by_id[choice.pick(scored, goals, run.config.export.pick, racing=racing).id]
