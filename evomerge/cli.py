@@ -76,7 +76,7 @@ def search(  # noqa: PLR0913, PLR0917 (the command's options)
     where = folder or default_folder(run_file)
     with exit_codes(where), _view() as view:
         limits = Limits(evaluations, hours, answers, tokens, patience)
-        start(run_file, where, evaluations, view, limits)
+        start(run_file, where, limits, view)
     _show(where, json_output)
 
 
@@ -97,7 +97,7 @@ def resume(  # noqa: PLR0913, PLR0917 (the command's options)
 
     with exit_codes(folder), _view() as view:
         limits = Limits(evaluations, hours, answers, tokens, patience)
-        continue_run(folder, evaluations, view, moved or [], limits)
+        continue_run(folder, limits, view, moved or [])
     _show(folder, json_output)
 
 

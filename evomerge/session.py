@@ -52,28 +52,21 @@ from fitness.functions import function_digest
 from search_spaces.errors import InputError
 
 
-def start(
-    run_file: Path,
-    folder: Path,
-    evaluations: int | None,
-    view: View,
-    limits: Limits | None = None,
-) -> None:
+def start(run_file: Path, folder: Path, limits: Limits | None, view: View) -> None:
     """Begin a run and drive it to its end.
 
     Args:
         run_file: the run file.
         folder: of the run; new.
-        evaluations: instead of the run file's budget.
+        limits: instead of those of the run file; None: all as there.
         view: shows what is going on.
-        limits: others, likewise.
 
     Raises:
         InputError, FitnessError: the user's input is wrong; nothing was evaluated.
         KeyboardInterrupt: interrupted; what was recorded is safe.
     """
     config = load_run_file(run_file)
-    budget = with_limits(config.search.budget, _limits(evaluations, limits))
+    budget = with_limits(config.search.budget, limits or Limits())
     config = config.model_copy(
         update={"search": config.search.model_copy(update={"budget": budget})}
     )
@@ -104,21 +97,14 @@ def _forget_if_empty(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def resume(
-    folder: Path,
-    evaluations: int | None,
-    view: View,
-    moved: Sequence[str] = (),
-    limits: Limits | None = None,
-) -> None:
+def resume(folder: Path, limits: Limits | None, view: View, moved: Sequence[str] = ()) -> None:
     """Continue a run from wherever it stopped.
 
     Args:
         folder: of the run.
-        evaluations: a larger budget; None: as before.
+        limits: to set instead of the run's; None: as before.
         view: shows what is going on.
         moved: what lies elsewhere now: `OLD=NEW`, or `NEW` for the run file's folder.
-        limits: other limits to set instead of the run's.
 
     Raises:
         InputError: no run there, another driver at work, sources or tasks changed, a budget smaller
@@ -147,7 +133,7 @@ def resume(
                 "restore them, or start a new run",
             )
         run.keep_places()
-        wanted = _limits(evaluations, limits)
+        wanted = limits or Limits()
         check_tokens(with_limits(budget_now(run), wanted), prepared.judge)
         raise_budget(run, wanted, prepared.first)
         if is_finished(run):
@@ -173,11 +159,6 @@ def default_folder(run_file: Path) -> Path:
     """`runs/NAME`: the run file's name, or its folder's if it is called run.yaml."""
     stem = run_file.stem
     return Path("runs") / (run_file.resolve().parent.name if stem == "run" else stem)
-
-
-def _limits(evaluations: int | None, limits: Limits | None) -> Limits:
-    limits = limits or Limits()
-    return limits if evaluations is None else replace(limits, evaluations=evaluations)
 
 
 def _finished(run: RunFolder) -> str:

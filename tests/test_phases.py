@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from evomerge.budgets import Limits
 from evomerge.phases import looks_up
 from evomerge.runs.folder import RunFolder
 from evomerge.search.standing import Standing
@@ -71,8 +72,8 @@ def test_a_budget_that_leaves_the_second_stage_nothing(
         start(write_run(changes), tmp_path / "run", None, Impatient())
     for too_few in (5, 6):
         with pytest.raises(InputError, match=f"evaluations {too_few}: the first stage takes 6"):
-            resume(tmp_path / "run", too_few, SilentView())
-    resume(tmp_path / "run", 7, SilentView())
+            resume(tmp_path / "run", Limits(too_few), SilentView())
+    resume(tmp_path / "run", Limits(7), SilentView())
     run = RunFolder.open(tmp_path / "run")
     counts = [len(run.database.candidates(phase)) for phase in (FIRST_PHASE, "search")]
     run.close()

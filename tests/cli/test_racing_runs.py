@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from evomerge.budgets import Limits
 from evomerge.runs.database import Database
 from evomerge.search.view import SilentView
 from evomerge.session import resume, start
@@ -59,8 +60,8 @@ def test_the_second_run_in_a_workspace_pays_for_nothing(write_run, tmp_path):
 
 def test_a_race_goes_on_with_a_larger_budget_as_if_it_had_had_it(write_run, tmp_path):
     run_file = write_run(CHANGES | {"fitness.cache": False, "search.random_baseline": False})
-    start(run_file, tmp_path / "parts", 8, SilentView())
-    resume(tmp_path / "parts", 12, SilentView())
+    start(run_file, tmp_path / "parts", Limits(8), SilentView())
+    resume(tmp_path / "parts", Limits(12), SilentView())
     start(run_file, tmp_path / "whole", None, SilentView())
     parts, whole = record(tmp_path / "parts"), record(tmp_path / "whole")
     assert parts[0] == whole[0]
@@ -109,8 +110,8 @@ def test_a_resumed_run_counts_flips_against_the_same_answers(write_run, tmp_path
         "search.random_baseline": False,
     }
     run_file = write_run(changes)
-    start(run_file, tmp_path / "parts", 8, SilentView())
-    resume(tmp_path / "parts", 12, SilentView())
+    start(run_file, tmp_path / "parts", Limits(8), SilentView())
+    resume(tmp_path / "parts", Limits(12), SilentView())
     database = Database(tmp_path / "parts" / "run.db")
     base = database.recipes()["base"][0]
     assert len(database.parts("search")[base]) == 1

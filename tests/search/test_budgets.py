@@ -191,7 +191,7 @@ def test_less_than_is_spent_is_refused_and_says_what_is(small, tmp_path):
         (Limits(hours=1e-7), "--hours 1e-07: .* hours were searched already"),
     ):
         with pytest.raises(InputError, match=said):
-            resume(tmp_path / "run", None, SilentView(), limits=limits)
+            resume(tmp_path / "run", limits, SilentView())
     assert asked(tmp_path / "run")[3] == spent, "a refusal changes nothing"
 
 
@@ -201,16 +201,16 @@ def test_tokens_where_no_text_is_generated_are_refused(write_run, tmp_path):
     run_file = write_run({"fitness.tasks": task, "fitness.objectives": ["lunari_words_mc"]})
     said = "tokens 500: no task has text generated"
     with pytest.raises(InputError, match=said):
-        start(run_file, tmp_path / "run", None, SilentView(), Limits(tokens=500))
+        start(run_file, tmp_path / "run", Limits(tokens=500), SilentView())
     assert not (tmp_path / "run").exists()
 
 
 def test_patience_is_raised_after_a_plateau(small, tmp_path):
-    start(small, tmp_path / "run", 60, SilentView(), Limits(patience=4))
+    start(small, tmp_path / "run", Limits(60, patience=4), SilentView())
     count, reason, finished, _ = asked(tmp_path / "run")
     assert (reason, finished) == ("patience", True)
     assert count < 60
-    resume(tmp_path / "run", None, SilentView(), limits=Limits(patience=50))
+    resume(tmp_path / "run", Limits(patience=50), SilentView())
     more, _, finished, _ = asked(tmp_path / "run")
     assert more > count
     assert finished
@@ -243,8 +243,8 @@ def test_what_is_added_is_the_second_stages(tmp_path, write_run, quickstart):
     before = [run.database.candidates(phase) for phase in ("merged", "search")]
     run.close()
     with pytest.raises(InputError, match="the first stage takes 12"):
-        resume(folder, None, SilentView(), limits=Limits(answers=12))
-    resume(folder, None, SilentView(), limits=Limits(answers=40))
+        resume(folder, Limits(answers=12), SilentView())
+    resume(folder, Limits(answers=40), SilentView())
     run = RunFolder.open(folder)
     after = [run.database.candidates(phase) for phase in ("merged", "search")]
     run.close()
