@@ -19,6 +19,10 @@
 # EVOMERGE_START: what evomerge and ray are called by, such as `apptainer exec --nv evomerge.sif`.
 set -euo pipefail
 
+if [ $# -lt 2 ]; then
+  echo "usage: sbatch docker/slurm.sh RUN.yaml DIR [options of evomerge search]" >&2
+  exit 2
+fi
 run_file=$1
 folder=$2
 shift 2

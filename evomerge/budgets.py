@@ -1,10 +1,14 @@
 """A run's budget: what it began with, what it was raised to since, and what of it is spent."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from evomerge.config.search import Budget
+from evomerge.evaluation import Evaluation
 from evomerge.runs.database import Database
 from evomerge.runs.folder import RunFolder
 from evomerge.search.plan import ended_key, hours_key
@@ -19,6 +23,12 @@ KINDS = ("evaluations", "hours", "answers", "tokens", "patience")
 
 PHASES = (FIRST_PHASE, "search")
 """Whose candidates count."""
+
+_TAKEN = f"taken_by_{FIRST_PHASE}"
+"""The fact in run.db: what the first stage had spent when the second began."""
+
+_UNKNOWN = ""
+"""Instead of which limit ended a search, where that was never written down."""
 
 _SPENT = {
     "evaluations": "{} candidates were evaluated already",
@@ -43,10 +53,34 @@ class Limits:
         """Those that are set."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
+    def unlike(self, budget: Budget) -> "Limits":
+        """Those that `budget` has not: who repeats a command says nothing new."""
+        known = budget.model_dump()
+        return replace(self, **{k: None for k, limit in self.given.items() if limit == known[k]})
 
-def with_limits(budget: Budget, limits: Limits) -> Budget:
-    """`budget` with some of its limits set otherwise."""
-    return budget.model_copy(update=limits.given)
+
+def with_limits(budget: Budget, limits: Limits, where: str) -> Budget:
+    """`budget` with some of its limits set otherwise.
+
+    Args:
+        budget: as it was.
+        limits: instead of its own.
+        where: what they are given for, as an error is to name it.
+
+    Raises:
+        InputError: no finite number, or less than it takes to search at all.
+    """
+    try:
+        return Budget.model_validate(budget.model_dump() | limits.given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        kind = str(first["loc"][0])
+        raise InputError(
+            f"--{kind} {first['input']}",
+            first["msg"].replace("Input should be", "it should be"),
+            where,
+            "give another limit, or leave it out",
+        ) from None
 
 
 def budget_now(run: RunFolder) -> Budget:
@@ -59,17 +93,22 @@ def budget_now(run: RunFolder) -> Budget:
 
 def is_finished(run: RunFolder) -> bool:
     """Whether the run has been driven to its end over the budget that it has now."""
-    budget = budget_now(run)
+    budget, ended = budget_now(run), run.database.meta(ended_key("search"), _UNKNOWN)
+    if ended is None:  # raised since, so that nobody knows any more which limit ended it
+        return False
     if run.database.meta("finished_at_budget") != budget.evaluations:
         return False
-    return run.database.meta("finished_limits", _bounds(budget)) == _bounds(budget)
+    # Older runs did not write these down: nothing but their evaluations could be raised.
+    finished = run.database.meta("finished_limits", _bounds(run.config.search.budget))
+    return finished == _bounds(budget)
 
 
 def set_finished(run: RunFolder) -> None:
     """Write down that it has been."""
     budget = budget_now(run)
-    run.database.set_meta("finished_limits", _bounds(budget))
-    run.database.set_meta("finished_at_budget", budget.evaluations)
+    run.database.set_facts(
+        {"finished_limits": _bounds(budget), "finished_at_budget": budget.evaluations}
+    )
 
 
 def spent(database: Database) -> dict[str, float]:
@@ -79,15 +118,33 @@ def spent(database: Database) -> dict[str, float]:
     the random search, selection and test cost none of it.
     """
     known = database.evaluations("search")
-    total: dict[str, float] = {"evaluations": 0, "hours": 0.0, "answers": 0, "tokens": 0}
-    for phase in PHASES:
-        rows = database.candidates(phase).values()
-        evaluations = [known[digest] for digest in {row.recipe_hash for row in rows}]
-        total["evaluations"] += len(rows)
-        total["hours"] += database.meta(hours_key(phase), 0.0)
-        total["answers"] += sum(e.items for e in evaluations)
-        total["tokens"] += sum(e.tokens for e in evaluations)
-    return total
+    stages = [_spent_in(database, phase, known) for phase in PHASES]
+    return {kind: sum(stage[kind] for stage in stages) for kind in stages[0]}
+
+
+def _spent_in(database: Database, phase: str, known: Mapping[str, Evaluation]) -> dict[str, float]:
+    """What one stage has spent; `known`: the run's evaluations on search items."""
+    rows = database.candidates(phase).values()
+    evaluations = [known[digest] for digest in {row.recipe_hash for row in rows}]
+    return {
+        "evaluations": len(rows),
+        "hours": database.meta(hours_key(phase), 0.0),
+        "answers": sum(e.items for e in evaluations),
+        "tokens": sum(e.tokens for e in evaluations),
+    }
+
+
+def taken_by_first(database: Database) -> dict[str, float]:
+    """What the first of two stages has spent of each kind, once it has ended.
+
+    Written down when it is asked for the first time, and never anew: what it leaves is the second
+    stage's limit, by which a replay knows the end that it replays.
+    """
+    taken = database.meta(_TAKEN)
+    if taken is None:
+        taken = _spent_in(database, FIRST_PHASE, database.evaluations("search"))
+        database.set_meta(_TAKEN, taken)
+    return taken
 
 
 def budget_state(run: RunFolder) -> dict[str, dict[str, float | None]]:
@@ -125,11 +182,12 @@ def raise_budget(run: RunFolder, limits: Limits, first: FirstStage | None) -> No
                 f"give {_least(used[kind])} or more",
             )
     others = {kind: limit for kind, limit in limits.given.items() if kind != "evaluations"}
+    facts: dict[str, Any] = {ended_key("search"): None}
     if limits.evaluations is not None:
-        run.database.set_meta("evaluations", limits.evaluations)
+        facts["evaluations"] = limits.evaluations
     if others:
-        run.database.set_meta("raised", run.database.meta("raised", {}) | others)
-    run.database.set_meta(ended_key("search"), None)
+        facts["raised"] = run.database.meta("raised", {}) | others
+    run.database.set_facts(facts)
     run.database.event("budget", **limits.given)
 
 
@@ -148,7 +206,7 @@ def _require_second_stage(run: RunFolder, kind: str, limit: float, first: FirstS
 
 
 def _least(used: float) -> str:
-    return f"{used:.3f}" if isinstance(used, float) else f"{used}"
+    return f"{math.ceil(1000 * used) / 1000:g}" if isinstance(used, float) else f"{used}"
 
 
 def _bounds(budget: Budget) -> dict[str, Any]:

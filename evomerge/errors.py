@@ -8,7 +8,7 @@ from pathlib import Path
 from evomerge.cluster.jobs import EvaluatorBuildError
 from evomerge.hand_over.errors import HandOverError
 from evomerge.runs.database import RecordingError
-from evomerge.stopping import INTERRUPTED
+from evomerge.stopping import INTERRUPTED, leave_on_signals
 from fitness.errors import FitnessError
 from search_spaces.errors import InputError
 
@@ -34,6 +34,7 @@ def exit_codes(run: Path | None = None) -> Iterator[None]:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
+        leave_on_signals()
         begun = run is not None and (run / "run.db").exists()
         what = f"continue with 'evomerge resume {run}'" if begun else "nothing was begun"
         print(f"interrupted; {what}", file=sys.stderr)

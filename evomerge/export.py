@@ -101,7 +101,11 @@ def export_candidate(
     handed = HandedOver(
         out, dict(plan.card.candidate), done, verdict, (*_of_licences(verdict), *warnings)
     )
-    return replace(handed, address=upload(out, push)) if push else handed
+    if push is None:
+        return handed
+    pushed = upload(out, push)
+    warnings = (*handed.warnings, *pushed.warnings)
+    return replace(handed, address=pushed.address, warnings=warnings)
 
 
 def _plan(
@@ -291,7 +295,8 @@ def picked(run: RunFolder, summary: dict[str, Any], pick: str | None) -> dict[st
                 f"'{run.path}'",
                 f"it has chosen no winner yet (status: {summary['status']})",
                 str(run.path),
-                f"finish it with 'evomerge resume {run.path}', or name an id with --pick",
+                ("wait for it" if run.driven() else f"finish it with 'evomerge resume {run.path}'")
+                + ", or name an id with --pick",
             )
         return by_id[summary["chosen"]]
     if pick.isdigit():

@@ -76,33 +76,19 @@ class Verdict:
     unknown: tuple[str, ...]
 
 
-def licence_of(place: "Location") -> Licence | None:
-    """A source's licence: its card's `license` (`license_name` beside `other`), else its LICENSE file's.
-
-    Of a LoRA adapter on a model, the one that governs both; None if either has none, or if the two
-    cannot be combined (`licences_of` keeps them apart).
-    """
-    found = [_of_folder(folder) for folder in place.folders]
-    if len(found) == 1 or found[0] == found[1]:
-        return found[0]
-    parts = {str(number): licence for number, licence in enumerate(found)}
-    verdict = judge_licences(parts)
-    if verdict.licence is None or verdict.conflicts:
-        return None
-    for licence in found:
-        if licence is not None and canonical(licence.name) == verdict.licence:
-            return licence
-    return Licence(verdict.licence, " and ".join(x.origin for x in found if x))
-
-
 def licences_of(places: "Mapping[str, Location]") -> dict[str, Licence | None]:
     """Every source's licence by name; a LoRA adapter's stands apart, as `NAME (lora)`."""
     found: dict[str, Licence | None] = {}
     for name, place in places.items():
         found[name] = _of_folder(place.model)
         if place.lora is not None:
-            found[f"{name} (lora)"] = _of_folder(place.lora)
+            found[lora_of(name)] = _of_folder(place.lora)
     return found
+
+
+def lora_of(source: str) -> str:
+    """What the LoRA adapter on a source is called among licences."""
+    return f"{source} (lora)"
 
 
 def judge_licences(licences: Mapping[str, Licence | None]) -> Verdict:

@@ -3,11 +3,13 @@
 Each step is found in run.db or paid for, so a run that died goes through all of them again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from evomerge.budgets import taken_by_first
 from evomerge.config.search import Budget
 from evomerge.evaluation import AS_SEARCHED
+from evomerge.legs import rule_looks_up
 from evomerge.preflight import Prepared, first_plan_of, plan_of
 from evomerge.report.alive import SOURCES_SEARCHED
 from evomerge.report.paths import path_text
@@ -83,7 +85,7 @@ def run_phases(night: Night, budget: Budget) -> None:
     if stacked:
         _ask_sources(night)
     first = first_plan_of(prepared)
-    found = _searched(night, plan_of(prepared, budget), first)
+    found = _searched(night, lambda: _plan_of_last(night, budget), first)
     if found is None:
         raise InputError(
             "the first stage",
@@ -139,12 +141,18 @@ def keep_choice(database: Database, key: str, choice: Choice) -> None:
     database.set_meta(key, kept)
 
 
-def _searched(night: Night, plan: Plan, first_plan: Plan | None) -> Searched | None:
+def _plan_of_last(night: Night, budget: Budget) -> Plan:
+    """How the search goes on, now that any first stage has ended."""
+    taken = None if night.prepared.first is None else taken_by_first(night.database)
+    return plan_of(night.prepared, budget, taken)
+
+
+def _searched(night: Night, plan: Callable[[], Plan], first_plan: Plan | None) -> Searched | None:
     """Search, after the first stage where there is one, and choose.
 
     Args:
         night: the run.
-        plan: of the search, or its second stage.
+        plan: of the search, or its second stage, once what is before has ended.
         first_plan: of the first stage.
 
     Returns:
@@ -165,7 +173,7 @@ def _searched(night: Night, plan: Plan, first_plan: Plan | None) -> Searched | N
         keep_choice(night.database, f"{first_plan.phase}_choice", choice)
         asked, merged = len(candidates), first.recipe(choice.winner)
         driver = night.over(with_merged(prepared.space, merged), prepared.goals)
-    candidates = driver.search(plan)
+    candidates = driver.search(plan())
     choice = choose(driver, candidates, search.finalists, how)
     return Searched(driver, candidates, choice, asked, merged)
 
@@ -178,7 +186,7 @@ def _by_chance(night: Night, found: Searched) -> dict[str, Recipe]:
         "random", "random", None, seed, len(found.candidates), seeded=False, schedule=schedule
     )
     first = replace(plan, phase=FIRST_CHANCE, evaluations=found.first) if found.first else None
-    luck = _searched(night, plan, first)
+    luck = _searched(night, lambda: plan, first)
     if luck is None or luck.choice is None:
         return {}
     keep_choice(night.database, "random_choice", luck.choice)
@@ -230,9 +238,8 @@ def looks_up(recipe: Recipe) -> bool:
     settings = [entry for place in places for entry in place]
     said = {v for name, s in settings if name == METHOD for c in s.clauses for v in c.values}
     rules = [recipe.rule, *(RULES[str(method)] for method in said)]
-    by_rank = any(rule.sparsify in ("magnitude", "outliers", "variance") for rule in rules)
     chosen = any(name == "sparsify" for name, _ in settings)
-    return by_rank or chosen or any(rule.rescale == "l1" for rule in rules)
+    return chosen or any(rule_looks_up(rule) for rule in rules)
 
 
 def _baselines(night: Night) -> dict[str, Recipe]:

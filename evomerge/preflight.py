@@ -21,9 +21,9 @@ from evomerge.resources import check_resources, check_room
 from evomerge.run_sources import locate_sources, open_run_sources
 from evomerge.search.algorithms import ALGORITHMS, build_searcher, default_algorithm
 from evomerge.search.archive import Direction
-from evomerge.search.choice import check_pick
 from evomerge.search.driver import problem_of
 from evomerge.search.goals import Goals, scores_among
+from evomerge.search.picks import check_pick
 from evomerge.search.plan import Plan
 from evomerge.spaces import build_space, first_stage
 from evomerge.stack_checks import check_scales_fold, check_stackable
@@ -57,7 +57,7 @@ class Prepared:
         banks: item banks by task.
         algorithm: the search algorithm's name.
         facts: what `evomerge check` shows: (what, value).
-        warm: what the search begins with of another run's; of a resumed run `kept` knows it.
+        warm: what the search begins with of another run's.
         evaluators: that will work; None: not known before the cluster is.
         lengths: of prompts, by the engine's tokenizer; None: not thoroughly checked.
         findings: what was found of models and prompts; None: not thoroughly checked.
@@ -91,6 +91,7 @@ def prepare(
     *,
     folders: Mapping[str, "Location"] | None = None,
     banks: Banks | None = None,
+    warm: WarmStart | None = None,
     thorough: bool = True,
 ) -> Prepared:
     """Resolve and check everything a run file names.
@@ -100,6 +101,7 @@ def prepare(
         folder: what its relative paths are relative to.
         folders: the sources' folders, if they were resolved before (a resumed run).
         banks: the item banks, if they were read before.
+        warm: what the run began with, if it has begun: then the run that it was taken from may be gone.
         thorough: also read every weight (NaN, Inf), check disk and memory, and look at what models
             and prompts are (`evomerge.checks`).
 
@@ -130,10 +132,9 @@ def prepare(
         banks = load_banks(config, folder, judge.tasks, judge.items["search"])
     facts = facts_of(config, sources, space, first, judge, algorithm)
     facts += facts_of_asking(config, banks)
-    warm = NOTHING
-    if config.frozen is None:  # else the run knows by itself what it began with
+    if warm is None:
         warm = warm_start(Beginner(config, folder, folders, sources, space, goals, first))
-        facts += warm.facts
+    facts += warm.facts
     told = tuple(facts)
     known = Prepared(
         config, folder, folders, space, first, layers, judge, goals, banks, algorithm, told, warm
@@ -220,8 +221,15 @@ def check_search(config: RunFile) -> str:
     return algorithm
 
 
-def plan_of(prepared: Prepared, budget: Budget) -> Plan:
-    """How the run file wants to search, over `budget` in all; of two stages the second."""
+def plan_of(prepared: Prepared, budget: Budget, taken: Mapping[str, float] | None = None) -> Plan:
+    """How the run file wants to search, over `budget` in all; of two stages the second.
+
+    Args:
+        prepared: the run file.
+        budget: as raised since the run began.
+        taken: what the first of two stages took (see `evomerge.budgets.taken_by_first`), once it has
+            ended.
+    """
     search = prepared.config.search
     plan = Plan(
         "search",
@@ -236,7 +244,9 @@ def plan_of(prepared: Prepared, budget: Budget) -> Plan:
         tokens=budget.tokens,
         known=prepared.warm.search.genomes,
     )
-    return plan_of_second(plan, prepared.first, search.budget) if prepared.first else plan
+    if prepared.first is None:
+        return plan
+    return plan_of_second(plan, prepared.first, search.budget, taken)
 
 
 def first_plan_of(prepared: Prepared) -> Plan | None:

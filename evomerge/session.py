@@ -4,7 +4,6 @@ import shutil
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 from evomerge.budgets import (
@@ -28,7 +27,7 @@ from evomerge.config import RunFile
 from evomerge.evaluator import EvaluatorFactory, MovableFactory
 from evomerge.item_banks import Banks, packed, unpacked
 from evomerge.judging import SPLITS
-from evomerge.live.night import legs_of
+from evomerge.legs import legs_of
 from evomerge.live.variables import keep_variables
 from evomerge.merge.compiled import kernels_are_compiled
 from evomerge.objectives import incumbents
@@ -45,7 +44,7 @@ from evomerge.search.driver import Driver
 from evomerge.search.view import View
 from evomerge.stopping import Signals
 from evomerge.two_stages import FIRST_PHASE
-from evomerge.warm_start import kept
+from evomerge.warm_start import NOTHING, WarmStart, kept
 from evomerge.workspace import shared_answers
 from fitness.errors import FitnessError
 from fitness.functions import function_digest
@@ -66,7 +65,7 @@ def start(run_file: Path, folder: Path, limits: Limits | None, view: View) -> No
         KeyboardInterrupt: interrupted; what was recorded is safe.
     """
     config = load_run_file(run_file)
-    budget = with_limits(config.search.budget, limits or Limits())
+    budget = with_limits(config.search.budget, limits or Limits(), str(run_file))
     config = config.model_copy(
         update={"search": config.search.model_copy(update={"budget": budget})}
     )
@@ -117,7 +116,7 @@ def resume(folder: Path, limits: Limits | None, view: View, moved: Sequence[str]
         run.find_files(moved)
         check_sources_unchanged(run.config)
         banks = {task: unpacked(task, found) for task, found in run.database.banks().items()}
-        prepared = replace(reopen(run.config, banks), warm=kept(run.database))
+        prepared = reopen(run.config, banks, kept(run.database))
         if run.database.items() != sorted(prepared.judge.rows(), key=_place):
             raise InputError(
                 "the tasks",
@@ -133,8 +132,8 @@ def resume(folder: Path, limits: Limits | None, view: View, moved: Sequence[str]
                 "restore them, or start a new run",
             )
         run.keep_places()
-        wanted = limits or Limits()
-        check_tokens(with_limits(budget_now(run), wanted), prepared.judge)
+        wanted = (limits or Limits()).unlike(budget_now(run))
+        check_tokens(with_limits(budget_now(run), wanted, str(folder)), prepared.judge)
         raise_budget(run, wanted, prepared.first)
         if is_finished(run):
             view.say(_finished(run))
@@ -148,11 +147,11 @@ def resume(folder: Path, limits: Limits | None, view: View, moved: Sequence[str]
         _require_winner(run)
 
 
-def reopen(config: RunFile, banks: Banks) -> Prepared:
+def reopen(config: RunFile, banks: Banks, warm: WarmStart = NOTHING) -> Prepared:
     """A frozen run file's sources, space and tasks, without the checks made when it began."""
     origin = folder_of(config, Path())
     folders = frozen_locations(config)
-    return prepare(config, origin, folders=folders, banks=banks, thorough=False)
+    return prepare(config, origin, folders=folders, banks=banks, warm=warm, thorough=False)
 
 
 def default_folder(run_file: Path) -> Path:
@@ -233,11 +232,12 @@ def _drive(run: RunFolder, prepared: Prepared, view: View, signals: Signals) -> 
     view.say("starting the evaluators")
     if not kernels_are_compiled():
         view.say("compiling the merge kernels with the first candidate (about 10 s, once)")
-    executor = executor_for(prepared.config, factory)
+    executor: Executor | None = None
     try:
-        signals.install(lambda: executor.busy)
+        executor = at_work = executor_for(prepared.config, factory)
+        signals.install(lambda: at_work.busy)
         view.say(f"{_searches(prepared)}, {executor.workers} evaluator(s)")
-        view.night(legs_of(prepared, budget), executor)
+        view.night(legs_of(prepared, budget, run.database), executor)
         with shared_answers(run.path, prepared) as answers:
             ledger = Ledger(run.database, executor, view.finished, answers, signals.stop)
             driver = _driver(run.database, prepared, ledger, view)
@@ -251,7 +251,8 @@ def _drive(run: RunFolder, prepared: Prepared, view: View, signals: Signals) -> 
         run.database.event("stopped", reason=type(error).__name__)
         raise
     finally:
-        executor.close()
+        if executor is not None:
+            executor.close()
 
 
 def _searches(prepared: Prepared) -> str:

@@ -5,6 +5,7 @@ minutes in a call of C. So a thread of its own, woken by the signal itself, answ
 and ends a process whose main thread does not hear.
 """
 
+import atexit
 import os
 import signal
 import sys
@@ -25,6 +26,15 @@ _DEAF_SECONDS = 5.0
 _SHOW_CURSOR = b"\x1b[?25h"
 
 Any_ = TypeVar("Any_")
+
+
+def leave_on_signals() -> None:
+    """From now on a signal ends the process at once, as interrupted: nothing is left but cleaning up."""
+    if threading.current_thread() is threading.main_thread():
+        for number in _SIGNALS:
+            signal.signal(number, lambda *_: os._exit(INTERRUPTED))
+            # Python gives its handlers up before it is done, and a signal then would be the exit code.
+            atexit.register(signal.signal, number, signal.SIG_IGN)
 
 
 class Stopped(KeyboardInterrupt):

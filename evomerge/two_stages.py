@@ -4,7 +4,7 @@ Akiba et al. 2024 (Evolutionary Optimization of Model Merging Recipes) found the
 merging weights finds is one more model in the pool of the data flow search.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from evomerge.config import RunFile
@@ -55,8 +55,7 @@ def first_stage_of(config: RunFile, space: ParameterSpace, goals: Goals) -> Firs
     """
     section = merged_of(config.space)
     assert section is not None
-    budget = config.search.budget.evaluations
-    evaluations = round(section.share * budget)
+    budget, evaluations = config.search.budget.evaluations, first_evaluations(config)
     if not 0 < evaluations < budget:
         raise InputError(
             f"merged.share {section.share:g} of {budget} evaluations",
@@ -71,6 +70,12 @@ def first_stage_of(config: RunFile, space: ParameterSpace, goals: Goals) -> Firs
         algorithm = default_algorithm(count, section.chooses)
     pick = without(config.export.pick, own.names)
     return FirstStage(space, own, algorithm, pick, evaluations, section.share)
+
+
+def first_evaluations(config: RunFile) -> int:
+    """The first stage's candidates; 0: there is none."""
+    section = merged_of(config.space)
+    return round(section.share * config.search.budget.evaluations) if section else 0
 
 
 def _without(goals: Goals, fixed: Collection[str]) -> Goals:
@@ -106,29 +111,39 @@ def plan_of_first(config: RunFile, stage: FirstStage) -> Plan:
     )
 
 
-def plan_of_second(whole: Plan, stage: FirstStage, begun: Budget | None = None) -> Plan:
+def plan_of_second(
+    whole: Plan,
+    stage: FirstStage,
+    begun: Budget | None = None,
+    taken: Mapping[str, float] | None = None,
+) -> Plan:
     """How the second stage is searched: what the first leaves of the `whole` budget.
+
+    Where the first was begun with a limit, that is what it takes. Where it was not, and there is one
+    now, it had taken what it wanted: as much as it is known to have spent, else its share.
 
     Args:
         whole: the search, over the budget as raised since.
         stage: the first, which stays what it was begun as.
         begun: the budget that the run began with; None: it was not raised.
+        taken: what the first has spent by kind of limit (`hours`, `answers`, `tokens`), if it has ended.
     """
-    begun = begun or Budget()
+    then, spent = (begun or Budget()).model_dump(), taken or {}
 
-    def rest(now: float | None, then: float | None) -> float | None:
+    def rest(kind: str, now: float | None) -> float | None:
         if now is None:
             return None
-        return now - stage.share * then if then else now * (1 - stage.share)
+        first = stage.share * then[kind] if then[kind] else spent.get(kind, stage.share * now)
+        return max(0.0, now - first)
 
-    def some(now: int | None, then: int | None) -> int | None:
-        left = rest(now, then)
+    def some(kind: str, now: int | None) -> int | None:
+        left = rest(kind, now)
         return None if left is None else max(1, round(left))
 
     return replace(
         whole,
         evaluations=whole.evaluations - stage.evaluations,
-        hours=rest(whole.hours, begun.hours),
-        answers=some(whole.answers, begun.answers),
-        tokens=some(whole.tokens, begun.tokens),
+        hours=rest("hours", whole.hours),
+        answers=some("answers", whole.answers),
+        tokens=some("tokens", whole.tokens),
     )

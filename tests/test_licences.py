@@ -11,7 +11,6 @@ from evomerge.licences import (
     Licence,
     Verdict,
     judge_licences,
-    licence_of,
     licences_of,
     recognise,
 )
@@ -178,7 +177,7 @@ def test_duties_say_what_is_asked() -> None:
 )
 def test_a_card_says_it(tmp_path: Path, front: str, name: str) -> None:
     (tmp_path / "README.md").write_text(f"---\n{front}\ntags:\n- x\n---\n# A model\n")
-    assert licence_of(Location(tmp_path)) == Licence(name, "README.md")
+    assert licences_of({"it": Location(tmp_path)})["it"] == Licence(name, "README.md")
 
 
 @pytest.mark.parametrize(
@@ -197,20 +196,20 @@ def test_a_card_says_it(tmp_path: Path, front: str, name: str) -> None:
 def test_no_card_no_licence(tmp_path: Path, card: str | None) -> None:
     if card is not None:
         (tmp_path / "README.md").write_text(card)
-    assert licence_of(Location(tmp_path)) is None
+    assert licences_of({"it": Location(tmp_path)})["it"] is None
 
 
 def test_the_licence_file_speaks_where_the_card_does_not(tmp_path: Path) -> None:
     (tmp_path / "LICENSE.txt").write_text(
         "                  LLAMA 3.2 COMMUNITY LICENSE AGREEMENT\nLlama 3.2 Version Release Date"
     )
-    assert licence_of(Location(tmp_path)) == Licence("llama3.2", "LICENSE.txt")
+    assert licences_of({"it": Location(tmp_path)})["it"] == Licence("llama3.2", "LICENSE.txt")
     (tmp_path / "README.md").write_text("---\nlicense: other\n---\n")
-    assert licence_of(Location(tmp_path)) == Licence("llama3.2", "LICENSE.txt")
+    assert licences_of({"it": Location(tmp_path)})["it"] == Licence("llama3.2", "LICENSE.txt")
     (tmp_path / "LICENSE.txt").write_text("you may look at it on Sundays")
-    assert licence_of(Location(tmp_path)) == Licence("other", "LICENSE.txt")
+    assert licences_of({"it": Location(tmp_path)})["it"] == Licence("other", "LICENSE.txt")
     (tmp_path / "README.md").unlink()
-    assert licence_of(Location(tmp_path)) == Licence("other", "LICENSE.txt")
+    assert licences_of({"it": Location(tmp_path)})["it"] == Licence("other", "LICENSE.txt")
 
 
 def test_this_projects_own_licence_text_is_recognised() -> None:
@@ -234,15 +233,14 @@ def test_an_adapter_has_a_licence_of_its_own(tmp_path: Path) -> None:
         folder.mkdir()
         (folder / "README.md").write_text(f"---\nlicense: {licence}\n---\n")
     place = Location(model, lora)
-    assert licence_of(place) == Licence("llama3.1", "README.md")
     assert licences_of({"ja": place}) == {
         "ja": Licence("llama3.1", "README.md"),
         "ja (lora)": Licence("apache-2.0", "README.md"),
     }
     (lora / "README.md").unlink()
-    assert licence_of(place) is None
+    assert licences_of({"ja": place})["ja (lora)"] is None
+    assert judge_licences(licences_of({"ja": place})).unknown == ("ja (lora)",)
     (lora / "README.md").write_text("---\nlicense: gpl-3.0\n---\n")
-    assert licence_of(place) is None
     assert judge_licences(licences_of({"ja": place})).conflicts
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from evomerge.config import RunFile
+from evomerge.config.search import Budget
 from evomerge.evaluation import Evaluation, Outcome
 from evomerge.run_file import parse_run_file
 from evomerge.search.candidate import Candidate
@@ -60,6 +61,20 @@ def test_the_budget_is_shared_and_what_is_added_later_is_the_second_stage_s() ->
     unbounded = stage_of(run_file())
     assert plan_of_first(run_file(), unbounded).hours is None
     assert plan_of_second(Plan("search", "nsga2", None, 3, 200), unbounded).answers is None
+
+
+def test_of_a_limit_that_came_later_the_second_stage_gets_what_the_first_has_left() -> None:
+    """The first had no such limit: it took what it wanted."""
+    stage = stage_of(run_file(budget={"evaluations": 200, "answers": 1000}))
+    whole = Plan("search", "nsga2", None, 3, 200, 8.0, 1200, None, tokens=5000)
+    begun = Budget(evaluations=200, answers=1000)
+    taken = {"evaluations": 50, "hours": 7.5, "answers": 260, "tokens": 400}
+    second = plan_of_second(whole, stage, begun, taken)
+    # a limit that it was begun with is shared as it was begun
+    assert (second.hours, second.answers, second.tokens) == (0.5, 950, 4600)
+    over = taken | {"hours": 9.0, "tokens": 6000}
+    second = plan_of_second(whole, stage, begun, over)
+    assert (second.hours, second.tokens) == (0.0, 1)
 
 
 def test_a_merge_is_not_asked_to_have_fewer_layers_than_its_sources() -> None:

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from evomerge.config import STACKS, RunFile
-from evomerge.objectives import incumbents
+from evomerge.config import RunFile
+from evomerge.legs import SEARCHING, legs_of
+from evomerge.two_stages import FIRST_CHANCE, FIRST_PHASE
 
 if TYPE_CHECKING:
     from evomerge.checks.dry_run import DryRun
@@ -13,6 +14,14 @@ if TYPE_CHECKING:
 
 Span = tuple[float, float]
 """From and to: equal, unless candidates race."""
+
+_NAMES = {
+    FIRST_PHASE: ("first stage", "selection of the first stage"),
+    "search": ("search", "selection"),
+    FIRST_CHANCE: ("random first stage", "its selection, first stage"),
+    "random": ("random search", "its selection"),
+}
+"""What a leg that searches is called here, and the one that chooses after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,25 +144,19 @@ def _sizes(prepared: "Prepared", split: str) -> Mapping[str, int]:
 
 
 def _phases(prepared: "Prepared", answers: Span) -> Iterator[tuple[str, int, Span]]:
-    """Name, evaluations and answers of each, as `evomerge.phases` goes through them."""
+    """Name, evaluations and answers of each leg of the night."""
     config = prepared.config
-    search, sources = config.search, len(config.models.sources)
-    budget = search.budget.evaluations
-    chosen, tested = (float(prepared.judge.size(split)) for split in ("selection", "test"))
-    every = float(prepared.judge.size("search"))
-    # Finalists race too: a quarter of the selection items, half, all.
-    selected = (chosen / 4, chosen) if config.fitness.racing.rungs else (chosen, chosen)
-    stages = 2 if prepared.first else 1
-    finalists = min(search.finalists, budget) * stages
-    if incumbents(config) is not None:
-        all_splits = every + chosen + tested
-        yield "incumbent", 1, (all_splits, all_splits)
-    if config.space.kind in STACKS:
-        yield "sources", sources, (every, every)
-    yield "search", budget, answers
-    yield "selection", finalists, selected
-    yield "greedy soup", 2 * sources - 1, (chosen, chosen)
-    if search.random_baseline:
-        yield "random search", budget, answers
-        yield "its selection", finalists, selected
-    yield "test", sources + 4 + bool(search.random_baseline), (tested, tested)
+    searched = ""
+    for leg in legs_of(prepared, config.search.budget):
+        asked = (float(leg.items), float(leg.items))
+        if leg.phase in SEARCHING:
+            searched, asked = leg.phase, answers
+        name, selection = _NAMES.get(searched, ("", ""))
+        if leg.phase == "selection":
+            name = selection
+            if config.fitness.racing.rungs:
+                # Finalists race too: a quarter of the selection items, half, all.
+                asked = (asked[0] / 4, asked[1])
+        elif leg.phase not in SEARCHING:
+            name = leg.phase
+        yield name, leg.evaluations, asked

@@ -237,6 +237,8 @@ def _of_equal(one: str, other: str, base: str | None) -> Advice:
 
 def _of_pairs(found: Kinship) -> list[Advice]:
     advice: list[Advice] = []
+    # Two that descend from elsewhere differ from this base by the same: that it is not theirs.
+    strangers = {name for name, cosine in found.to_base.items() if cosine < UNRELATED}
     for (i, one), (j, other) in combinations(enumerate(found.names), 2):
         cosine = found.cosines[i][j]
         if (one, other) in found.equal:
@@ -249,7 +251,7 @@ def _of_pairs(found: Kinship) -> list[Advice]:
                     "merge fine-tunes of one base, or search stacks (space.kind: path)",
                 )
             )
-        if found.base is not None and cosine > ALIKE:
+        if found.base is not None and cosine > ALIKE and not strangers & {one, other}:
             advice.append(
                 Advice(
                     f"'{one}' and '{other}' learnt the same (cosine of their deltas {cosine:.3f}): "

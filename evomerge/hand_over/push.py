@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evomerge.hand_over.errors import HandOverError
+from evomerge.hand_over.texts import FOLDER
 from evomerge.licences import Verdict
 from search_spaces.errors import InputError
 
+_WEIGHTS = (".safetensors", ".safetensors.index.json")
+_BESIDE = ("config.json", "generation_config.json", "recipe.yaml", "distances.svg", "LICENSE")
 _DESPITE = "or --despite-licences, if you know better"
 
 
@@ -82,44 +85,88 @@ def _check_licences(push: Push, verdict: Verdict, where: str) -> None:
         )
 
 
-def upload(folder: Path, push: Push) -> str:
-    """Upload a folder.
+@dataclass(frozen=True)
+class Pushed:
+    """What an upload came to.
+
+    Attributes:
+        address: of the model.
+        warnings: sentences: what is otherwise than asked for.
+    """
+
+    address: str
+    warnings: tuple[str, ...] = ()
+
+
+def upload(folder: Path, push: Push) -> Pushed:
+    """Upload a folder, in one commit.
+
+    What an earlier export left in the repository goes with the same commit, other files stay. One
+    that is private stays private: with it, all that was ever pushed there would become public.
 
     Args:
         folder: whole.
         push: where to.
 
-    Returns:
-        The address of the model.
-
     Raises:
         InputError: the repository is there already, and public, and `push` is not.
         HandOverError: whatever the Hub or the network does; the folder is left as it is.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     api = HfApi()
     try:
         made = api.create_repo(push.repo, private=not push.public, exist_ok=True)
-        if not push.public and not api.model_info(made.repo_id).private:
+        private = bool(api.model_info(made.repo_id).private)
+        if not push.public and not private:
             raise InputError(
                 f"'{made.repo_id}'",
                 "it is there already, and public",
                 f"--push {push.repo}",
                 f"push with --public, or to another name; the model lies in {folder}",
             )
-        api.upload_folder(
-            repo_id=made.repo_id, folder_path=folder, commit_message="Merge made by evomerge"
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        new = {path.relative_to(folder).as_posix(): path for path in paths}
+        old = [name for name in api.list_repo_files(made.repo_id) if name not in new]
+        # not `upload_folder`: it may take several commits, and its patterns reach into folders
+        api.create_commit(
+            made.repo_id,
+            [
+                *(CommitOperationDelete(name) for name in old if _of_an_export(name)),
+                *(CommitOperationAdd(name, path) for name, path in new.items()),
+            ],
+            commit_message="Merge made by evomerge",
         )
     except InputError:
         raise
     except Exception as error:  # of the network, the Hub, or any of the libraries in between
-        private = "" if push.public else " --private"
+        option = "" if push.public else " --private"
         raise HandOverError(
             f"the Hub did not take {push.repo} ({_line(error)}); the model lies in {folder}, push it "
-            f"later with: hf upload {push.repo} {folder} .{private}"
+            f"later with: hf upload {push.repo} {folder} .{option}"
         ) from error
-    return f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')}/{made.repo_id}"
+    hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    address = f"{hub}/{made.repo_id}"
+    return Pushed(
+        address, (_stays_private(made.repo_id, address),) if push.public and private else ()
+    )
+
+
+def _stays_private(repo: str, address: str) -> str:
+    return (
+        f"{repo} was there already, and private: it stays private despite --public, for its earlier "
+        f"commits would become public too; to publish it nevertheless, see {address}/settings"
+    )
+
+
+def _of_an_export(name: str) -> bool:
+    """Whether a file of a repository is one that an export writes: at another time it may not."""
+    from evomerge.merge.skeleton import TEMPLATES, TOKENIZER_FILES
+
+    folder, _, rest = name.partition("/")
+    if rest:
+        return folder in (FOLDER, TEMPLATES)
+    return name.endswith(_WEIGHTS) or name in (*_BESIDE, *TOKENIZER_FILES)
 
 
 def _line(error: Exception) -> str:

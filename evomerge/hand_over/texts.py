@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evomerge.licence_table import canonical
-from evomerge.licences import Licence, Verdict
+from evomerge.licences import Licence, Verdict, lora_of
 
 if TYPE_CHECKING:
     from evomerge.merge.locations import Location
@@ -33,7 +33,7 @@ def copy_texts(
         folder: of the merge.
     """
     for name, place in places.items():
-        for title, origin in zip((name, f"{name} (lora)"), place.folders, strict=False):
+        for title, origin in zip((name, lora_of(name)), place.folders, strict=False):
             texts = sorted(p for p in origin.iterdir() if p.is_file() and _TEXT.fullmatch(p.name))
             texts = [p for p in texts if p.stat().st_size <= _LARGEST]
             there = folder / FOLDER / title.replace(" ", "-").replace("(", "").replace(")", "")

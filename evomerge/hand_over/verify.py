@@ -22,7 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evomerge.cluster.failures import is_out_of_memory
 from evomerge.hand_over.files import FolderFacts, read_back, tensors_of
+from evomerge.hand_over.memory import too_little_memory
 from fitness.errors import FitnessError
 from search_spaces.errors import InputError
 
@@ -141,18 +143,18 @@ def verify(folder: Path, subject: Subject) -> Verified:
     files = read_back(folder, matched=matched, trust_remote_code=section.trust_remote_code)
     if files.problems:
         return Verified(files, problems=files.problems)
-    reason = _too_large(subject)
+    reason = too_little_memory(subject.recipe, subject.sources, section)
     build = None if reason else _builder(subject)
     if build is None:
-        count, problems = _against_second_merge(folder, subject)
         reason = reason or "transformers cannot hold the candidate as it is searched"
-        note = f"{reason}: logits were not compared, weights with a second merge"
-        return Verified(files, count, None, note, tuple(problems))
-    seen = _resident(folder, subject, build)
-    if seen.problems:
-        return Verified(files, seen.weights, None, subject.note, tuple(seen.problems))
-    comparison, problems = _compared(folder, subject, seen)
-    return Verified(files, seen.weights, comparison, subject.note, tuple(problems))
+        return _merged_again(folder, subject, files, reason)
+    try:
+        return _as_models(folder, subject, files, build)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    # outside of `except`: what is raised holds the models that filled the memory
+    return _merged_again(folder, subject, files, "memory ran out")
 
 
 def search_prompts(config: RunFile, folder: Path, model: Path) -> list[str]:
@@ -176,18 +178,22 @@ def search_prompts(config: RunFile, folder: Path, model: Path) -> list[str]:
     return [request.context + request.continuation for request in requests]
 
 
-def _too_large(subject: Subject) -> str:
-    """Why the models cannot be loaded; empty: they can."""
-    from evomerge.merge.placement import free_host_memory
-    from fitness.engines.resident import DTYPES, pick_device
+def _as_models(
+    folder: Path, subject: Subject, files: FolderFacts, build: Callable[[], Any]
+) -> Verified:
+    """Weights and logits of the candidate as it is searched, and of the folder as it is loaded."""
+    seen = _resident(folder, subject, build)
+    if seen.problems:
+        return Verified(files, seen.weights, None, subject.note, tuple(seen.problems))
+    comparison, problems = _compared(folder, subject, seen)
+    return Verified(files, seen.weights, comparison, subject.note, tuple(problems))
 
-    section = subject.config.engine
-    if pick_device(section.device).type != "cpu":
-        return ""
-    depth = subject.recipe.depth(subject.sources.layers)
-    needed = subject.sources.parameters(depth) * DTYPES[section.dtype].itemsize
-    free = free_host_memory()
-    return f"{needed / 1e9:.1f} GB to load, {free / 1e9:.1f} GB free" if needed > free else ""
+
+def _merged_again(folder: Path, subject: Subject, files: FolderFacts, reason: str) -> Verified:
+    """The weights alone, and why."""
+    count, problems = _against_second_merge(folder, subject)
+    note = f"{reason}: logits were not compared, weights with a second merge"
+    return Verified(files, count, None, note, tuple(problems))
 
 
 def _builder(subject: Subject) -> Callable[[], Any] | None:
@@ -319,6 +325,8 @@ def _compared(folder: Path, subject: Subject, seen: _Seen) -> tuple[Comparison |
     try:
         logits, tokenizer, device = _loaded(folder, subject.config)
     except Exception as error:  # whatever a loader raises: the folder is not what it is to be
+        if is_out_of_memory(error):
+            raise
         line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         return None, [f"stock transformers cannot load it: {line}"]
     problems = list[str]()

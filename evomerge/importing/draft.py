@@ -1,7 +1,7 @@
 """A run file being written, with what became of each key of the file that it is made from."""
 
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,7 +45,8 @@ class Draft:
 
     def read(self, given: Mapping[str, Any], table: Mapping[str, "Rule"], prefix: str = "") -> None:
         """Let the rule of each key of `given` say what becomes of it; a key without one is left out."""
-        for key, value in given.items():
+        for name, value in given.items():
+            key = str(name)  # YAML's may be numbers
             rule = table.get(key)
             if rule is None:
                 self.left_out[prefix + key] = f"unknown to {self.tool} as documented"
@@ -103,7 +104,7 @@ def known(value: Any, names: Mapping[str, Any], key: str, where: str) -> Any:
     Raises:
         InputError: an unknown name.
     """
-    if value not in names:
+    if not isinstance(value, str) or value not in names:
         raise InputError(f"{key} = {value!r}", "it is unknown", where, nearest(str(value), names))
     return names[value]
 
@@ -117,3 +118,22 @@ def typed(value: Any, kind: type | tuple[type, ...], key: str, where: str, what:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise InputError(f"{key} = {value!r}", f"it is {what}", where, "correct the value")
     return value
+
+
+def flag(given: Mapping[str, Any], key: str, default: bool, where: str, prefix: str = "") -> bool:
+    """A key that is true or false; the default where it is not there, or empty.
+
+    Raises:
+        InputError: it is neither: `"false"` in quotes would count as true.
+    """
+    value = given.get(key)
+    return default if value is None else typed(value, bool, prefix + key, where, "true or false")
+
+
+def names(values: Iterable[Any], key: str, where: str) -> list[str]:
+    """Texts, each once.
+
+    Raises:
+        InputError: one is something else.
+    """
+    return list(dict.fromkeys(typed(value, str, key, where, "a name") for value in values))

@@ -53,16 +53,22 @@ def write_run_file(text: str, out: Path) -> None:
     """
     if out.exists():
         raise InputError(f"'{out}'", "it exists", "--out", "choose another name, or remove it")
+    made: str | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=out.parent, delete=False) as made:
-            made.write(text)
-        os.chmod(made.name, 0o644)
-        os.replace(made.name, out)
+        descriptor, made = tempfile.mkstemp(dir=out.parent)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        os.chmod(made, 0o644)
+        os.replace(made, out)
+        made = None
     except OSError as error:
         raise InputError(
             f"'{out}'", f"it cannot be written ({error})", "--out", "choose another place"
         ) from None
+    finally:
+        if made is not None:
+            Path(made).unlink(missing_ok=True)
 
 
 def _tool(given: Mapping[str, Any], where: str) -> str:

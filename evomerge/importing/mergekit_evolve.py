@@ -5,10 +5,11 @@ for one score: the weighted sum of lm-eval metrics. What its command line says i
 assumed to be its defaults.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from evomerge.importing.draft import Draft, Rule, ignored, known, required, typed
+from evomerge.importing.draft import Draft, Rule, flag, ignored, known, required, typed
 from evomerge.importing.sources import layers_of, short_names, source_of
 
 TOOL = "mergekit-evolve"
@@ -116,7 +117,8 @@ def _tokenizer(
     if given in ("base", "union") and (given == "union" or base is not None):
         draft.turn(key, "models.tokenizer", given)
         return
-    wanted = source_of(str(given).removeprefix("model:"), draft.where)
+    typed(given, str, key, draft.where, "`base`, `union`, or a model's name")
+    wanted = source_of(given.removeprefix("model:"), draft.where)
     if wanted == base:
         draft.turn(key, "models.tokenizer", "base")
     elif wanted in models:
@@ -131,25 +133,20 @@ def _space(draft: Draft, genome: Mapping[str, Any], models: list[dict[str, str] 
     groups = _groups(draft, genome, models)
     if groups > 1:
         key = "genome.layer_granularity"
-        if genome.get("smooth"):
+        if flag(genome, "smooth", False, draft.where, "genome."):
             draft.turn(key, "space.granularity.layers", {"knots": groups}, "a knot for each group")
             draft.became["genome.smooth"] = "space.granularity.layers: knots"
         else:
             draft.turn(key, "space.granularity.layers", groups, "groups, not layers of a group")
-    _filters(draft, genome.get("filters") or [])
+    _filters(draft, genome.get("filters"))
     if rule == "slerp":
         draft.put("space.t", [0, 1])
         return
     if rule != "multislerp":
-        given = genome.get("normalize")
-        normalize = _METHODS[rule][1] if given is None else bool(given)
-        draft.turn(
-            "genome.normalize",
-            "space.normalize",
-            normalize,
-            "" if given is not None else "its default",
-        )
-    negative = bool(genome.get("allow_negative_weights"))
+        normalize = flag(genome, "normalize", _METHODS[rule][1], draft.where, "genome.")
+        said = "its default" if genome.get("normalize") is None else ""
+        draft.turn("genome.normalize", "space.normalize", normalize, said)
+    negative = flag(genome, "allow_negative_weights", False, draft.where, "genome.")
     draft.turn("genome.allow_negative_weights", "space.weight", [-1.2 if negative else 0, 1.2])
     draft.assumed.append("weights up to 1.2: mergekit-evolve's are unbounded")
     if rule in ("ties", "dare_ties"):
@@ -174,10 +171,11 @@ def _groups(draft: Draft, genome: Mapping[str, Any], models: list[dict[str, str]
     return groups
 
 
-def _filters(draft: Draft, filters: list[Any]) -> None:
-    found: list[str] = []
-    for given in filters:
-        component = _COMPONENTS.get(str(given).strip("."))
+def _filters(draft: Draft, filters: Any) -> None:
+    key, found = "genome.filters", list[str]()
+    for given in typed(filters or [], list, key, draft.where, "a list of parts of tensors' names"):
+        typed(given, str, key, draft.where, "a list of parts of tensors' names")
+        component = _COMPONENTS.get(given.strip("."))
         if component is None:
             draft.left_out[f"genome.filters: {given}"] = (
                 f"variables are shared by component ({', '.join(sorted(set(_COMPONENTS.values())))})"
@@ -195,14 +193,14 @@ def _tasks(draft: Draft, tasks: list[Any]) -> None:
     for number, task in enumerate(listed):
         key = f"tasks[{number}]"
         typed(task, Mapping, key, draft.where, "a name or a mapping")
-        name = str(required(task, "name", TOOL, draft.where))
+        name = _text(draft, key, "name", required(task, "name", TOOL, draft.where))
         if name in weights:
             draft.left_out[f"{key} {name}"] = (
                 "the task stands twice, and a task has one metric here"
             )
             continue
-        weights[name] = float(task.get("weight", 1.0))
-        metric, _, rest = str(task.get("metric", _METRIC)).partition(",")
+        weights[name] = _weight(draft, f"{key}.weight", task.get("weight"))
+        metric, _, rest = _text(draft, key, "metric", task.get("metric") or _METRIC).partition(",")
         content = {"items": _ITEMS, "metric": metric} | ({"filter": rest} if rest else {})
         draft.content["fitness"].setdefault("tasks", {})[name] = content
         for strange in set(task) - {"name", "weight", "metric"}:
@@ -211,6 +209,19 @@ def _tasks(draft: Draft, tasks: list[Any]) -> None:
     draft.became["tasks[].metric"] = "metric and filter of each task"
     draft.became["tasks[].weight"] = "fitness.objectives"
     draft.put("fitness.objectives", _objectives(draft, weights))
+
+
+def _text(draft: Draft, task: str, key: str, value: Any) -> str:
+    return typed(value, str, f"{task}.{key}", draft.where, "a name")
+
+
+def _weight(draft: Draft, key: str, value: Any) -> float:
+    """A task's weight; 1 where none is given."""
+    weight = typed(1.0 if value is None else value, (int, float), key, draft.where, "a number")
+    try:
+        return float(weight)
+    except OverflowError:
+        return math.inf  # which the run file refuses
 
 
 def _objectives(draft: Draft, weights: Mapping[str, float]) -> list[Any]:
@@ -234,7 +245,8 @@ def _objectives(draft: Draft, weights: Mapping[str, float]) -> list[Any]:
 def _prompts(draft: Draft, given: Mapping[str, Any]) -> None:
     """Write what all tasks have in common; its defaults are a chat template and turns."""
     chat, turns = (
-        bool(given.get(key, True)) for key in ("apply_chat_template", "fewshot_as_multiturn")
+        flag(given, key, True, draft.where)
+        for key in ("apply_chat_template", "fewshot_as_multiturn")
     )
     limit, shots = given.get("limit"), given.get("num_fewshot")
     if limit is None:
@@ -247,7 +259,7 @@ def _prompts(draft: Draft, given: Mapping[str, Any]) -> None:
         task.update({"apply_chat_template": True} if chat else {})
         task.update({"fewshot_as_multiturn": True} if chat and turns else {})
     for key, value in (("apply_chat_template", chat), ("fewshot_as_multiturn", chat and turns)):
-        said = "" if key in given else " (its default)"
+        said = " (its default)" if given.get(key) is None else ""
         draft.became[key] = f"{key}: {str(value).lower()} of each task{said}"
 
 
@@ -276,12 +288,12 @@ def _each_task(path: str) -> Rule:
 
 def _shuffle(draft: Draft, key: str, value: Any) -> None:
     draft.became[key] = "fitness.seed: items are always drawn at random"
-    if not value:
+    if not flag({key: value}, key, False, draft.where):
         draft.became[key] += " (mergekit-evolve took the first ones)"
 
 
 def _random_init(draft: Draft, key: str, value: Any) -> None:
-    if value:
+    if flag({key: value}, key, False, draft.where):
         draft.left_out[key] = (
             "a search begins at the plain average and the experts, which are worth more"
         )
@@ -290,9 +302,10 @@ def _random_init(draft: Draft, key: str, value: Any) -> None:
 
 
 def _unused_smooth(draft: Draft, key: str, value: Any) -> None:
-    if value and key not in draft.became:
+    smooth = flag({key: value}, key, False, draft.where)
+    if smooth and key not in draft.became:
         draft.left_out[key] = "one group of layers has nothing to be smooth between"
-    elif not value:
+    elif not smooth:
         draft.became[key] = "groups of layers, as here"
 
 

@@ -8,7 +8,7 @@ per language or task (`end2end*.py`).
 from collections.abc import Mapping
 from typing import Any
 
-from evomerge.importing.draft import Draft, Rule, ignored, known, required, typed
+from evomerge.importing.draft import Draft, Rule, ignored, known, names, required, typed
 from evomerge.importing.sources import short_names, source_of, unused
 
 TOOL = "Mergenetic"
@@ -59,15 +59,15 @@ def _models(draft: Draft, given: Mapping[str, Any]) -> int:
     models = [
         source_of(m, where) for m in (listed.values() if isinstance(listed, dict) else listed)
     ]
-    names = short_names(models)
+    called = short_names(models)
     if isinstance(listed, dict):
-        names = []
+        called = []
         for name in listed:
-            names.append(unused(str(name), names))
-    pairs = {name: model for name, model in zip(names, models, strict=True) if model != base}
+            called.append(unused(str(name), called))
+    pairs = {name: model for name, model in zip(called, models, strict=True) if model != base}
     if len(pairs) < len(models) and pairs:
         draft.assumed.append("the base is no expert: it has no difference from itself")
-    pairs = pairs or dict(zip(names, models, strict=True))
+    pairs = pairs or dict(zip(called, models, strict=True))
     draft.turn("base_model", "models.base", base)
     draft.turn("models", "models.experts", pairs)
     return len(pairs)
@@ -93,14 +93,13 @@ def _space(draft: Draft, experts: int) -> None:
 def _tasks(draft: Draft, given: Mapping[str, Any], *, alone: bool) -> None:
     """Write `fitness.tasks`; each is an objective."""
     items = typed(given.get("n_samples") or 20, int, "n_samples", draft.where, "a number of items")
+    metric = typed(given.get("metric") or "", str, "metric", draft.where, "a metric's name")
     tasks: dict[str, Any] = {}
     for name in _task_names(draft, given, alone=alone):
-        tasks[name] = {"items": max(2, items)}
-        if given.get("metric"):
-            tasks[name]["metric"] = str(given["metric"])
+        tasks[name] = {"items": max(2, items)} | ({"metric": metric} if metric else {})
     draft.put("fitness.tasks", tasks)
     draft.became["n_samples"] = "items of each task"
-    if given.get("metric"):
+    if metric:
         draft.became["metric"] = "metric of each task"
 
 
@@ -112,36 +111,45 @@ def _task_names(draft: Draft, given: Mapping[str, Any], *, alone: bool) -> list[
     typed(listed, (dict, list), "tasks", draft.where, "a list, or {search: ..., test: ...}")
     if isinstance(listed, list):
         draft.became["tasks"] = "fitness.tasks, an objective each"
-        return list(dict.fromkeys(map(str, listed)))
-    searched = dict(required(listed, "search", TOOL, draft.where))
+        return names(listed, "tasks", draft.where)
+    searched = dict(_by_language(required(listed, "search", TOOL, draft.where), "search", draft))
     if "base" in searched:
         draft.left_out["tasks.search.base"] = (
             "the base is judged on every task, and reported beside the winner"
         )
         del searched["base"]
-    if alone and given.get("langs"):
-        searched = {k: v for k, v in searched.items() if k == given["langs"][0]} or searched
-    names = list(dict.fromkeys(map(str, searched.values())))
-    others = set(map(str, dict(listed.get("test") or {}).values())) - set(names)
+    languages = typed(given.get("langs") or [], list, "langs", draft.where, "a list of languages")
+    if alone and languages:
+        searched = {k: v for k, v in searched.items() if k == languages[0]} or searched
+    found = names(searched.values(), "tasks.search", draft.where)
+    tests = _by_language(listed.get("test") or {}, "test", draft)
+    others = set(names(tests.values(), "tasks.test", draft.where)) - set(found)
     draft.became["tasks"] = "fitness.tasks, an objective each"
     draft.became["tasks.test"] = "the test items of the same tasks, which the search never sees"
     if others:
         draft.left_out[f"tasks.test: {', '.join(sorted(others))}"] = (
             "a run is tested on its own tasks' untouched items; score others with `evomerge evaluate`"
         )
-    return names
+    return found
+
+
+def _by_language(value: Any, split: str, draft: Draft) -> Mapping[Any, Any]:
+    return typed(value, dict, f"tasks.{split}", draft.where, "a mapping: language to task")
 
 
 def _of_datasets(draft: Draft, given: Mapping[str, Any]) -> list[str]:
     """Names of tasks for an experiment on CSV files, which have to be made lm-eval tasks first."""
-    datasets = dict(required(given, "datasets", TOOL, draft.where))
-    bench = given.get("bench") or "task"
-    names = [f"{bench}_{name}" for name in datasets if name != "base"]
+    datasets = typed(
+        required(given, "datasets", TOOL, draft.where), dict, "datasets", draft.where,
+        "a mapping: language to CSV file",
+    )  # fmt: skip
+    bench = typed(given.get("bench") or "task", str, "bench", draft.where, "a name")
+    found = [f"{bench}_{name}" for name in datasets if name != "base"]
     draft.left_out["datasets"] = (
-        f"questions come from lm-eval tasks: declare {', '.join(names)} over these CSV files and set "
+        f"questions come from lm-eval tasks: declare {', '.join(found)} over these CSV files and set "
         "fitness.include to their folder"
     )
-    return names
+    return found
 
 
 def _search(draft: Draft, given: Mapping[str, Any], *, alone: bool) -> None:

@@ -41,14 +41,15 @@ def source_of(reference: Any, where: str) -> dict[str, str] | str:
         whole, _, lora = str(reference).partition("+")
         path, _, revision = whole.partition("@")
         path = path if isinstance(reference, str) else None
-    if not isinstance(path, str) or not path:
+    texts = isinstance(path, str) and bool(path) and isinstance(lora or "", str)
+    if not texts or isinstance(revision, (Mapping, list)):
         raise InputError(
             f"model {reference!r}",
             "it is a Hub id or a folder, optionally with @revision and +lora",
             where,
             "correct the reference",
         )
-    found = {"model": _place(path)} | ({"revision": str(revision)} if revision else {})
+    found = {"model": _place(str(path))} | ({"revision": str(revision)} if revision else {})
     found |= {"lora": _place(str(lora))} if lora else {}
     return found if len(found) > 1 else found["model"]
 

@@ -36,7 +36,7 @@ def serve(folder: Path, port: int, ready: Callable[[int], None] | None = None) -
     app, mirror = _app(folder)
     with _server(app, port) as server:
         over = threading.Event()
-        watch = threading.Thread(target=_follow, args=(mirror, over), daemon=True)
+        watch = threading.Thread(target=_follow, args=(mirror, folder, over), daemon=True)
         watch.start()
         print(
             f"http://{HOST}:{server.server_port}/ shows {folder}; Ctrl-C ends it", file=sys.stderr
@@ -70,13 +70,16 @@ def _app(folder: Path) -> tuple[App, Any]:
     return _guarded(wsgi(storage)), mirror
 
 
-def _follow(mirror: Any, over: threading.Event) -> None:
-    """Keep a mirror up to date."""
-    while not over.wait(_LOOK_SECONDS):
+def _follow(mirror: Any, folder: Path, over: threading.Event, every: float = _LOOK_SECONDS) -> None:
+    """Keep a mirror up to date, until the run is gone or `over`."""
+    while not over.wait(every):
         try:
             mirror.update()
-        except InputError:  # the folder is gone: what is shown stays
-            return
+        except (InputError, OSError):
+            if not (folder / "run.db").exists():
+                print(f"{folder} is gone; what is shown stays as it was", file=sys.stderr)
+                return
+            # else a file changed while it was read, or a disk was away: the next look sees it
 
 
 def _guarded(app: App) -> App:

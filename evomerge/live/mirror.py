@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge.config import Constraint
-from evomerge.live.night import SEARCHING
+from evomerge.legs import SEARCHING
 from evomerge.live.record import Record, reading
-from evomerge.live.variables import counts, space_key
+from evomerge.live.variables import counts, distribution, seen, space_key
 from evomerge.run_file import load_run_file
 
 if TYPE_CHECKING:
@@ -173,45 +173,20 @@ class _Variables:
         if facts is None:  # of an evomerge that did not write them down: by what was asked
             names = record.meta("merged_variables" if stage == "merged" else "variables") or []
             rows = record.select("SELECT genome FROM candidates WHERE phase = ?", (phase,))
-            columns = list(zip(*(json.loads(row[0]) for row in rows), strict=True))
-            facts = [_seen(*pair) for pair in zip(names, columns, strict=False)]
+            facts = seen(names, [json.loads(genome) for (genome,) in rows])
         self._facts: list[dict[str, Any]] = facts
-        self._distributions = [_distribution(fact) for fact in facts]
+        self._distributions = [distribution(fact) for fact in facts]
 
     def params(self, genome: Sequence[Any]) -> Iterator[tuple[str, tuple[Any, "BaseDistribution"]]]:
         """Name, value and distribution of every variable that counts."""
-        for fact, distribution, value in zip(
-            self._facts, self._distributions, genome, strict=False
-        ):
+        for fact, known, value in zip(self._facts, self._distributions, genome, strict=False):
             if not counts(fact["when"], genome):
                 continue
             if "options" in fact:
                 if value in fact["options"]:
-                    yield fact["name"], (value, distribution)
+                    yield fact["name"], (value, known)
             elif fact["low"] <= value <= fact["high"]:
-                yield fact["name"], (value, distribution)
+                yield fact["name"], (value, known)
             else:  # of a range that was only seen
                 wider = fact | {"low": min(fact["low"], value), "high": max(fact["high"], value)}
-                yield fact["name"], (value, _distribution(wider))
-
-
-def _seen(name: str, values: Sequence[Any]) -> dict[str, Any]:
-    if any(isinstance(value, (str, bool)) for value in values):
-        options = sorted(set(values), key=str)
-        return {"name": name, "options": options, "when": None}
-    whole = all(isinstance(value, int) for value in values)
-    high = max(values) if whole else max(*values, min(values) + 1e-9)
-    return {"name": name, "low": min(values), "high": high, "whole": whole, "when": None}
-
-
-def _distribution(fact: Mapping[str, Any]) -> "BaseDistribution":
-    from optuna.distributions import (
-        CategoricalDistribution,
-        FloatDistribution,
-        IntDistribution,
-    )
-
-    if "options" in fact:
-        return CategoricalDistribution(fact["options"])
-    kind = IntDistribution if fact["whole"] else FloatDistribution
-    return kind(fact["low"], fact["high"])
+                yield fact["name"], (value, distribution(wider))

@@ -1,62 +1,16 @@
-"""The night: what is left to evaluate after the phase that is under way, and how long it may take."""
+"""The night: what is left of its legs after the one that is under way, and how long it may take."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from evomerge.config import STACKS, RunFile
-from evomerge.config.search import Budget
-from evomerge.config.space import merged_of
+from evomerge.evaluation import AS_SEARCHED
+from evomerge.legs import BY_CHANCE, SEARCHING
 from evomerge.runs.database import Database
 from evomerge.search.view import Leg
-from evomerge.two_stages import FIRST_CHANCE, FIRST_PHASE
 
-if TYPE_CHECKING:
-    from evomerge.preflight import Prepared
-
-SEARCHING = (FIRST_PHASE, "search", FIRST_CHANCE, "random")
-"""Phases that ask a searcher for candidates."""
-
-_BY_CHANCE = {"random": "search", FIRST_CHANCE: FIRST_PHASE}
-"""The random baseline asks as many candidates as the phase it is held against."""
-
-_OTHERS = 4
-"""Recipes that are tested beside the sources: uniform merge, soup, random search, winner."""
-
-
-def legs_of(prepared: "Prepared", budget: Budget) -> list[Leg]:
-    """The legs of a night that is about to begin."""
-    items = {split: len(found) for split, found in prepared.judge.items.items()}
-    return legs(prepared.config, budget, items)
-
-
-def legs(config: RunFile, budget: Budget, items: Mapping[str, int]) -> list[Leg]:
-    """The legs of a run's whole night, in order.
-
-    Args:
-        config: the run file.
-        budget: as raised since the run began.
-        items: by split, how many it holds.
-    """
-    search, sources = config.search, len(config.models.sources)
-    merged = merged_of(config.space)
-    first = round(merged.share * search.budget.evaluations) if merged else 0
-    finalists = Leg("selection", search.finalists, items["selection"])
-
-    def searched(first_phase: str, phase: str, hours: float | None) -> list[Leg]:
-        stage = [Leg(first_phase, first, items["search"]), finalists] if merged else []
-        whole = Leg(phase, budget.evaluations - first, items["search"], hours)
-        return [*stage, whole, finalists]
-
-    found: list[Leg] = []
-    if config.space.kind in STACKS:
-        found.append(Leg("sources", sources, items["search"]))
-    found += searched(FIRST_PHASE, "search", budget.hours)
-    found.append(Leg("greedy soup", 2 * sources - 1, items["selection"]))
-    if search.random_baseline:
-        found += searched(FIRST_CHANCE, "random", None)
-    return [*found, Leg("test", sources + _OTHERS, items["test"])]
+_BEFORE = ("incumbent", "sources")
+"""Legs before anything is searched."""
 
 
 class Itinerary:
@@ -78,23 +32,37 @@ class Itinerary:
                 self._legs[place] = replace(self._legs[place], evaluations=total)
                 return
 
-    @property
-    def later(self) -> list[Leg]:
-        """The legs after the one that is under way."""
-        return self._legs[self._now + 1 :]
+    def later(self, asked: int | None = None) -> list[Leg]:
+        """The legs after the one that is under way.
+
+        Args:
+            asked: with how many candidates that one is going to end; None: with all of them.
+        """
+        legs = self._legs
+        if asked is not None and self._now >= 0:
+            legs = _by_chance(legs, legs[self._now].phase, asked)
+        return legs[self._now + 1 :]
 
     def ended_early(self, phase: str, asked: int) -> None:
         """A searching phase comes to only `asked` candidates, and so does the one by chance."""
-        self._legs = [
-            replace(leg, evaluations=asked) if _BY_CHANCE.get(leg.phase) == phase else leg
-            for leg in self._legs
-        ]
+        self._legs = _by_chance(self._legs, phase, asked)
+
+
+def _by_chance(legs: Sequence[Leg], phase: str, asked: int) -> list[Leg]:
+    """The legs, the one by chance no longer than `phase`, which it is held against, has become."""
+    return [
+        replace(leg, evaluations=min(leg.evaluations, asked))
+        if BY_CHANCE.get(leg.phase) == phase
+        else leg
+        for leg in legs
+    ]
 
 
 def seconds_of(
     found: Sequence[Leg], per_answer: float, answers: Mapping[str, float] | None = None
 ) -> float:
-    """How long legs are going to take.
+    """How long legs are going to take; what hours bound no longer than these, nor what is by chance
+    and held against it.
 
     Args:
         found: the legs.
@@ -103,10 +71,14 @@ def seconds_of(
             that is known better than by its items.
     """
     known = answers or {}
-    return per_answer * sum(
-        leg.evaluations * (known.get("search", leg.items) if leg.phase in SEARCHING else leg.items)
-        for leg in found
-    )
+    bounds = {leg.phase: 3600 * leg.hours for leg in found if leg.hours is not None}
+    total = 0.0
+    for leg in found:
+        each = known.get("search", leg.items) if leg.phase in SEARCHING else leg.items
+        bound = bounds.get(BY_CHANCE.get(leg.phase, leg.phase))
+        seconds = per_answer * each * leg.evaluations
+        total += seconds if bound is None else min(seconds, max(0.0, bound - 3600 * leg.spent))
+    return total
 
 
 def legs_left(database: Database, found: Sequence[Leg], ended: Mapping[str, int]) -> list[Leg]:
@@ -115,17 +87,21 @@ def legs_left(database: Database, found: Sequence[Leg], ended: Mapping[str, int]
     Args:
         database: of the run.
         found: its legs.
-        ended: with how many candidates a phase ended, for those that have.
+        ended: with how many candidates a phase ended, or is going to, as far as that is known.
     """
     done: Counter[str] = Counter({phase: len(database.candidates(phase)) for phase in SEARCHING})
     done["selection"] = len(database.evaluations("selection"))
-    done["test"] = len(database.evaluations("test"))
+    done["test"] = len(database.evaluations("test")) + len(database.evaluations(AS_SEARCHED))
+    begun = any(done[phase] for phase in SEARCHING)
+    if any(leg.phase == "incumbent" for leg in found):  # counted there, whatever asks for it again
+        done -= Counter(selection=1, test=1)
     left: list[Leg] = []
     for leg in found:
         kind = leg.phase if leg.phase in (*SEARCHING, "test") else "selection"
-        if leg.phase == "sources":
+        if leg.phase in _BEFORE:
+            left += [] if begun else [leg]
             continue
-        whole = min(leg.evaluations, ended.get(_BY_CHANCE.get(leg.phase, leg.phase), 10**12))
+        whole = min(leg.evaluations, ended.get(BY_CHANCE.get(leg.phase, leg.phase), 10**12))
         had = min(whole, done[kind])
         done[kind] -= had
         left.append(replace(leg, evaluations=whole - had))

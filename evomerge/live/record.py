@@ -5,18 +5,17 @@ So a run that is being driven is opened for reading alone, one that is not as a 
 and one that died with a log, from a copy of both.
 """
 
-import fcntl
 import json
-import os
 import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from evomerge.runs.database import SCHEMA_VERSION
+from evomerge.runs.folder import is_driven
 from search_spaces.errors import InputError
 
 
@@ -48,19 +47,26 @@ def reading(folder: Path) -> Iterator[Record]:
         raise InputError(
             f"'{folder}'", "it holds no run (no run.db)", str(path), "name a run's folder"
         )
+    with ExitStack() as kept:
+        yield kept.enter_context(_opened(_uri(path, kept), path))
+
+
+def _uri(path: Path, kept: ExitStack) -> str:
+    """Of the database as it is to be opened; `kept`: its copy, if one had to be made."""
     log = path.with_name("run.db-wal")
-    if _driven(folder):
-        with _opened(f"file:{_quoted(path)}?mode=ro", path) as record:
-            yield record
-    elif not log.exists() or not log.stat().st_size:
-        with _opened(f"file:{_quoted(path)}?mode=ro&immutable=1", path) as record:
-            yield record
-    else:
-        with tempfile.TemporaryDirectory(prefix="evomerge-record-") as name:
-            for file in (path, log):
-                shutil.copy(file, name)
-            with _opened(f"file:{_quoted(Path(name) / path.name)}", path) as record:
-                yield record
+    if is_driven(path.parent):
+        return f"file:{_quoted(path)}?mode=ro"
+    try:
+        if log.stat().st_size:
+            place = kept.enter_context(tempfile.TemporaryDirectory(prefix="evomerge-record-"))
+            for file in (path, log):  # the log last: what is folded in meanwhile, it still has
+                shutil.copy(file, place)
+            return f"file:{_quoted(Path(place) / path.name)}"
+    except FileNotFoundError:
+        if log.exists():
+            raise  # the database itself is gone
+        # There is no log, or none any more: it was folded in by somebody who closed the run.
+    return f"file:{_quoted(path)}?mode=ro&immutable=1"
 
 
 @contextmanager
@@ -83,21 +89,6 @@ def _opened(uri: str, path: Path) -> Iterator[Record]:
                 "use the evomerge that wrote it (see run.yaml, frozen.packages)",
             )
         yield record
-
-
-def _driven(folder: Path) -> bool:
-    """As `RunFolder.driven`, without opening the run."""
-    try:
-        descriptor = os.open(folder / "driver.lock", os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def _quoted(path: Path) -> str:

@@ -1,19 +1,22 @@
 """The state of a run, read from its folder: alive or not, how fast, how long still, what failed."""
 
 import json
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from evomerge.budgets import PHASES, budget_now, budget_state, ended_by, is_finished
-from evomerge.live.night import SEARCHING, legs, legs_left, seconds_of
+from evomerge.budgets import spent as spent_of
+from evomerge.config.space import merged_of
+from evomerge.legs import SEARCHING, hours_spent, legs
+from evomerge.live.night import legs_left, seconds_of
 from evomerge.live.tally import WINDOW_SECONDS
 from evomerge.live.words import duration, moment
 from evomerge.runs.folder import RunFolder
 from evomerge.search.plan import ended_key
-from evomerge.search.view import Leg
+from evomerge.two_stages import FIRST_PHASE
 
 _BEGAN = ("started", "resumed")
 _ENDED = ("finished", "stopped")
@@ -100,36 +103,50 @@ def _eta(run: RunFolder, pace: _Pace) -> float | None:
     if not pace.answers:
         return None
     items = Counter(row.split for row in run.database.items())
-    found = legs(run.config, budget_now(run), items)
+    found = legs(run.config, budget_now(run), items, hours_spent(run.database))
+    left = legs_left(run.database, found, _ends(run, pace))
+    answers = {"search": pace.answers_each} if pace.answers_each else {}
+    per_answer = pace.seconds / pace.answers
+    return round(seconds_of(left, per_answer, answers), 1)
+
+
+def _ends(run: RunFolder, pace: _Pace) -> dict[str, int]:
+    """With how many candidates each phase of the search ended, or will by its limits at this pace."""
     ended = {
         phase: fact["asked"]
         for phase in SEARCHING
         if (fact := run.database.meta(ended_key(phase))) is not None
     }
-    left = legs_left(run.database, found, ended)
-    answers = {"search": pace.answers_each} if pace.answers_each else {}
-    per_answer = pace.seconds / pace.answers
-    return round(seconds_of(_bounded(run, left, pace), per_answer, answers), 1)
+    counts = {phase: len(run.database.candidates(phase)) for phase in PHASES}
+    spent, rows = spent_of(run.database), max(1, sum(counts.values()))
+    # What a candidate takes of each limit that time or answers set.
+    each = {kind: spent[kind] / rows for kind in ("answers", "tokens")}
+    each["hours"] = 1 / pace.per_hour
+    for phase in PHASES:
+        rests = _rests(run, phase, spent, over=FIRST_PHASE in ended)
+        left = [rest / each[kind] for kind, rest in rests.items() if each[kind]]
+        if left and phase not in ended:
+            ended[phase] = counts[phase] + math.ceil(min(left))
+    return ended
 
 
-def _bounded(run: RunFolder, left: Sequence[Leg], pace: _Pace) -> list[Leg]:
-    """The legs left, the search no longer than its other limits allow at this pace."""
-    state = budget_state(run)
-    rows = sum(len(run.database.candidates(phase)) for phase in PHASES) or 1
-    most = 10.0**12
+def _rests(
+    run: RunFolder, phase: str, spent: Mapping[str, float], *, over: bool
+) -> dict[str, float]:
+    """What a phase of the search may still take, by kind of limit; `over`: the first stage is."""
+    merged = merged_of(run.config.space)
+    begun, now = run.config.search.budget.model_dump(), budget_now(run).model_dump()
+    found: dict[str, float] = {}
     for kind in ("hours", "answers", "tokens"):
-        limit, used = state[kind]["limit"], state[kind]["spent"]
-        if limit is not None and used is not None:
-            rest = max(0.0, limit - used)
-            most = min(
-                most, rest * pace.per_hour if kind == "hours" else rest * rows / max(used, 1)
-            )
-    return [
-        replace(leg, evaluations=min(leg.evaluations, round(most)))
-        if leg.phase in ("search", "random") and most < 10**12
-        else leg
-        for leg in left
-    ]
+        first = merged.share * (begun[kind] or 0) if merged is not None and not over else 0.0
+        limit, used = now[kind], spent[kind]
+        if phase == FIRST_PHASE:
+            limit = first or None
+        elif first:
+            used = max(used, first)
+        if limit is not None:
+            found[kind] = max(0.0, limit - used)
+    return found
 
 
 def _failures(run: RunFolder) -> dict[str, dict[str, Any]]:
@@ -175,7 +192,7 @@ def limits_line(summary: Mapping[str, Any]) -> str:
     said: list[str] = []
     for kind, unit in units.items():
         limit, used = (summary["limits"][kind][key] for key in ("limit", "spent"))
-        number = "{:.2f}" if kind == "hours" else "{:,.0f}"
+        number = "{:.3g}" if kind == "hours" else "{:,.0f}"
         if kind == "patience":
             said += [f"patience {limit}"] if limit is not None else []
         elif limit is not None:

@@ -10,7 +10,8 @@ import numpy as np
 
 from evomerge.cluster.jobs import Executor
 from evomerge.evaluation import Evaluation
-from evomerge.live.night import SEARCHING, Itinerary, seconds_of
+from evomerge.legs import SEARCHING
+from evomerge.live.night import Itinerary, seconds_of
 from evomerge.search.standing import Standing
 from evomerge.search.view import Leg
 
@@ -62,10 +63,16 @@ class Pace:
     """How fast things finish: over the last ten minutes, waits before the first not included.
 
     Asked by the thread that draws while another one counts.
+
+    Args:
+        clock: seconds, monotonic.
+        starting: so many come first from evaluators that are only starting (an engine is built,
+            kernels are compiled) and tell no rate: it counts from the last of them on.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], starting: int = 0) -> None:
         self._clock = clock
+        self._starting = starting
         self._lock = threading.Lock()
         self._ends: deque[tuple[float, int]] = deque()
         self._answers = 0
@@ -75,6 +82,10 @@ class Pace:
         """One is finished that took so long, and so many answers."""
         now = self._clock()
         with self._lock:
+            if self._starting:
+                self._starting -= 1
+                self._began = now
+                return
             self._began = now - seconds if self._began is None else self._began
             self._ends.append((now, answers))
             self._answers += answers
@@ -127,6 +138,7 @@ class Tally:
         self._executor: Executor | None = None
         self._itinerary = Itinerary([])
         self._hours: dict[str, float] = {}
+        self._paid = 0
         self._looked = 0.0
         self._answers_each = self._per_answer = 0.0
         self.begin("", 0)
@@ -134,7 +146,7 @@ class Tally:
     def night(self, legs: Sequence[Leg], executor: Executor) -> None:
         """What is to be done, and who does it."""
         self._itinerary, self._executor = Itinerary(legs), executor
-        self._hours = {leg.phase: leg.hours for leg in legs if leg.hours is not None}
+        self._hours = {leg.phase: leg.hours - leg.spent for leg in legs if leg.hours is not None}
 
     def begin(self, phase: str, total: int) -> None:
         """A phase begins; the one before may have ended early."""
@@ -148,7 +160,8 @@ class Tally:
         self.generation = -1
         self.volume = self.volume_error = 0.0
         self.phase_began = self._clock()
-        self.pace = Pace(self._clock)
+        workers = 1 if self._executor is None else self._executor.workers
+        self.pace = Pace(self._clock, max(0, workers - self._paid))
 
     phase, total, done = "", 0, 0
 
@@ -158,6 +171,7 @@ class Tally:
         self.known += not paid
         if paid:
             seconds = evaluation.merge_seconds + evaluation.score_seconds
+            self._paid += 1
             self.pace.finished(seconds, evaluation.answers)
         if not evaluation.scored:
             self.failures[evaluation.outcome.value] += 1
@@ -203,7 +217,11 @@ class Tally:
 
     def night_seconds_left(self) -> float | None:
         """Of the whole night; None: not known yet, or there is nothing to go by."""
-        phase, later = self.phase_seconds_left(), self._itinerary.later
+        phase = self.phase_seconds_left()
+        asked = None
+        if phase is not None and self.phase in SEARCHING:
+            asked = min(self.total, self.done + round(phase * self.pace.per_hour() / 3600))
+        later = self._itinerary.later(asked)
         per_answer = self.pace.seconds_per_answer() or self._per_answer
         if phase is None or (later and not per_answer):
             return None

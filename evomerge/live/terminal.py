@@ -144,8 +144,9 @@ def line(tally: Tally) -> str:
 
 def _speed(tally: Tally) -> list[str]:
     """Rate, workers and the time that is left."""
-    found = [f"{tally.pace.per_hour():,.0f}/h"]
-    if (workers := tally.workers()) is not None:
+    rate, workers = tally.pace.per_hour(), tally.workers()
+    found = [f"{rate:,.0f}/h"] if rate else []
+    if workers is not None and workers[1] != 1:  # a single one rests whenever there is news of it
         found.append(f"workers {workers[0]}/{workers[1]}")
     found.append(f"elapsed {duration(tally.elapsed())}")
     phase, night = tally.phase_seconds_left(), tally.night_seconds_left()

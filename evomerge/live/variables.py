@@ -1,11 +1,14 @@
 """A search space's variables as plain facts in run.db, for readers that do not open the sources."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evomerge.runs.database import Database
 from search_spaces.space import SearchSpace
 from search_spaces.variables import Choice, Integer, Variable
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
 
 
 def keep_variables(database: Database, phase: str, space: SearchSpace) -> None:
@@ -52,6 +55,35 @@ def _fact(variable: Variable) -> dict[str, Any]:
         "name": variable.name, "low": variable.low, "high": variable.high, "whole": whole,
         "when": None,
     }  # fmt: skip
+
+
+def seen(names: Sequence[str], genomes: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
+    """As `described`, of a run that did not write its variables down: what its genomes range over."""
+    columns = list(zip(*genomes, strict=True))
+    return [_seen(name, values) for name, values in zip(names, columns, strict=False)]
+
+
+def _seen(name: str, values: Sequence[Any]) -> dict[str, Any]:
+    if any(isinstance(value, (str, bool)) for value in values):
+        options = sorted(set(values), key=str)
+        return {"name": name, "options": options, "when": None}
+    whole = all(isinstance(value, int) for value in values)
+    high = max(values) if whole else max(*values, min(values) + 1e-9)
+    return {"name": name, "low": min(values), "high": high, "whole": whole, "when": None}
+
+
+def distribution(fact: Mapping[str, Any]) -> "BaseDistribution":
+    """What Optuna calls a variable's range or options."""
+    from optuna.distributions import (
+        CategoricalDistribution,
+        FloatDistribution,
+        IntDistribution,
+    )
+
+    if "options" in fact:
+        return CategoricalDistribution(fact["options"])
+    kind = IntDistribution if fact["whole"] else FloatDistribution
+    return kind(fact["low"], fact["high"])
 
 
 def space_key(phase: str) -> str:

@@ -5,10 +5,12 @@ from datetime import UTC, datetime
 
 
 def duration(seconds: float | None) -> str:
-    """`42 s`, `7:05 min`, `3:20 h`, `2 d 4 h`; `-` where it is not known."""
+    """`2.5 s`, `42 s`, `7:05 min`, `3:20 h`, `2 d 4 h`; `-` where it is not known."""
     if seconds is None:
         return "-"
     whole = round(seconds)
+    if 0 < seconds < 9.95:
+        return f"{seconds:.1f} s"
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:

@@ -20,7 +20,7 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
     "chat_template.json",
 )
-_TEMPLATES = "additional_chat_templates"
+TEMPLATES = "additional_chat_templates"
 _WEIGHTS = (
     ".safetensors",
     ".safetensors.index.json",
@@ -47,8 +47,8 @@ def write_tokenizer(sources: Sources, default: str, folder: Path) -> None:
             shutil.copyfile(origin / name, folder / name)
     if made:
         (folder / FAST).write_text(made, encoding="utf-8")
-    if (origin / _TEMPLATES).is_dir():
-        shutil.copytree(origin / _TEMPLATES, folder / _TEMPLATES)
+    if (origin / TEMPLATES).is_dir():
+        shutil.copytree(origin / TEMPLATES, folder / TEMPLATES)
     # It names tokens by their ids, which are the chosen tokenizer's if rows were matched.
     generation = (origin if sources.matched else sources.folder(default)) / "generation_config.json"
     if generation.is_file():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from evomerge.licences import Licence, Verdict
+from evomerge.licences import Licence, Verdict, lora_of
 from search_spaces.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def parents_table(
         source = config.frozen.sources[name]
         weights = {file: h for file, h in source.files.items() if file.endswith(".safetensors")}
         hashes = ", ".join(f"`{file}` {digest[:16]}…" for file, digest in weights.items())
-        own = [licences.get(name), licences.get(f"{name} (lora)")]
+        own = [licences.get(name), licences.get(lora_of(name))]
         names = [
             licence.name if licence else "unknown" for licence in own[: 2 if source.lora else 1]
         ]

@@ -8,6 +8,7 @@ from evomerge.live.state import state_of
 from evomerge.report.honesty import honesty
 from evomerge.report.names import LABELS
 from evomerge.report.stacks import BEST_START, stacks
+from evomerge.report.warm import warm_start
 from evomerge.runs.database import CandidateRow, Database
 from evomerge.runs.folder import RunFolder
 from evomerge.search.candidate import Candidate
@@ -36,7 +37,11 @@ def _summary(run: RunFolder, database: Database) -> dict[str, Any]:
     choice = database.meta("choice", {"id": None, "finalists": []})
     budget = budget_of(run)
     averaged = _averaged(run)
-    answers = sum(part.answers for parts in database.parts("search").values() for part in parts)
+    answers = {c.recipe_hash: c.evaluation.items for c in [*first, *candidates]}
+    honest = honesty(run, goals, candidates, measured(run), averaged)
+    began = warm_start(database, candidates, choice["id"])
+    if honest and began:
+        honest["sentences"].append(began["sentence"])
     return {
         "run": str(run.path),
         "status": _status(run),
@@ -46,7 +51,7 @@ def _summary(run: RunFolder, database: Database) -> dict[str, Any]:
             "failed": sum(not c.evaluation.scored for c in [*first, *candidates]),
             "cached": sum(row.cached for row in [*first_rows, *rows]),
         },
-        "answers": answers,
+        "answers": sum(answers.values()),
         "objectives": database.meta("objectives", []),
         "candidates": _described(candidates, rows, front, choice, database.meta("variables", [])),
         "baselines": baselines(run),
@@ -55,7 +60,8 @@ def _summary(run: RunFolder, database: Database) -> dict[str, Any]:
         "hypervolume_se": standing.hypervolume_error(),
         "chosen": choice["id"],
         "averaged": averaged,
-        "honesty": honesty(run, goals, candidates, measured(run), averaged),
+        "honesty": honest,
+        "warm_start": began,
         "unscored": unscored(run),
         "stacks": stacks(run, goals),
         "constraints": _constraints(goals, candidates),

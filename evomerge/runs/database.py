@@ -92,6 +92,13 @@ class Database:
     def _check_version(self) -> None:
         try:
             version = self.meta("schema_version")
+        except sqlite3.OperationalError as error:  # of the machine, not of the file
+            raise InputError(
+                f"run.db ({error})",
+                "it cannot be read here now; nothing says that it is damaged",
+                str(self.path),
+                "free some space on its disk, see to the folder's permissions, and try again",
+            ) from None
         except sqlite3.DatabaseError as error:
             raise InputError(
                 f"run.db ({error})",
@@ -140,24 +147,25 @@ class Database:
 
     def set_meta(self, key: str, value: Any) -> None:
         """State the fact `key`."""
+        self.set_facts({key: value})
+
+    def set_facts(self, facts: Mapping[str, Any]) -> None:
+        """State several facts: all of them, or none."""
+        rows = [(key, _json(value)) for key, value in facts.items()]
         with self._transaction() as connection:
-            connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, _json(value)))
+            connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
 
     def event(self, kind: str, **detail: Any) -> None:
         """Add a line to the run's log."""
+        row = (_now(), kind, _json(detail))
         with self._transaction() as connection:
-            connection.execute(
-                "INSERT INTO events (at, kind, detail) VALUES (?, ?, ?)",
-                (_now(), kind, _json(detail)),
-            )
+            connection.execute("INSERT INTO events (at, kind, detail) VALUES (?, ?, ?)", row)
 
     def set_items(self, items: Sequence[ItemRow]) -> None:
         """State which items the splits hold (once, when the run begins)."""
+        rows = [(i.split, i.position, i.task, i.item, i.digest) for i in items]
         with self._transaction() as connection:
-            connection.executemany(
-                "INSERT INTO items VALUES (?, ?, ?, ?, ?)",
-                [(i.split, i.position, i.task, i.item, i.digest) for i in items],
-            )
+            connection.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?)", rows)
 
     def items(self) -> list[ItemRow]:
         """Every split's items, in order."""
@@ -373,8 +381,7 @@ def _responses(places: Sequence[ItemRow], columns: Sequence[str | None]) -> dict
 
 
 def _columns(row: CandidateRow) -> tuple[Any, ...]:
-    genome = _json(row.genome)
-    asked_for = (row.phase, row.id, row.generation, genome, row.recipe_hash)
+    asked_for = (row.phase, row.id, row.generation, _json(row.genome), row.recipe_hash)
     return (*asked_for, int(row.cached), row.told, row.asked)
 
 

@@ -165,19 +165,7 @@ class RunFolder:
 
     def driven(self) -> bool:
         """Whether some process drives the run now."""
-        if self._lock is not None:
-            return True
-        try:
-            descriptor = os.open(self.path / "driver.lock", os.O_RDWR)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
+        return self._lock is not None or is_driven(self.path)
 
     def close(self) -> None:
         """Close the database and give the lock back."""
@@ -185,6 +173,21 @@ class RunFolder:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def is_driven(folder: Path) -> bool:
+    """Whether some process drives the run in `folder` now; nothing of the run is opened."""
+    try:
+        descriptor = os.open(folder / "driver.lock", os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _text(config: RunFile) -> str:

@@ -12,10 +12,8 @@ from evomerge.search.beliefs import believe
 from evomerge.search.candidate import Candidate
 from evomerge.search.driver import Driver, finalists
 from evomerge.search.goals import Goals
-from evomerge.search.picks import check_pick, living, parse_pick, preferred
+from evomerge.search.picks import living, parse_pick, preferred
 from evomerge.search.standing import archive_of, believed_archive
-
-__all__ = ["Choice", "check_pick", "choose", "pick"]
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,16 @@ class Leg:
     Attributes:
         phase: what `View.begin` is going to call it.
         evaluations: at most.
-        items: that each of them answers.
+        items: that each of them answers, on average.
         hours: that searching may take; None: no limit.
+        spent: hours that it took in earlier sessions.
     """
 
     phase: str
     evaluations: int
-    items: int
+    items: float
     hours: float | None = None
+    spent: float = 0.0
 
 
 class View(Protocol):

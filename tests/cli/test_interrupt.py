@@ -242,3 +242,22 @@ def test_resumable_after_the_group_is_terminated(night, undisturbed, evomerge):
     assert evomerge("resume", folder).returncode == 0
     assert paid(folder)[: len(before)] == before
     assert checksum(show(folder)) == checksum(undisturbed)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_while_the_evaluators_start(times, night, evomerge):
+    """Ray takes seconds to start: the run was said to have died, and the second Ctrl-C ended by signal."""
+    folder = night / f"starting-{times}"
+    process = driver(night, folder, "ray.yaml")
+    for line in process.stderr:
+        if "starting the evaluators" in line:
+            break
+    time.sleep(1.0)
+    for _ in range(times):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 3, stderr
+    assert "Traceback" not in stderr
+    assert events(folder)[-1] == "stopped"
+    assert "stopped on request" in evomerge("show", folder).stdout

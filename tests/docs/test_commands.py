@@ -30,6 +30,9 @@ RUN = {
     "evomerge show runs/NAME": None,
     "evomerge export runs/NAME my-model": "evomerge export runs/NAME readme-model",
     "evomerge report runs/NAME": None,
+    # of docs/cookbook.md
+    "evomerge merge examples/cookbook/chat_vector_published.yaml runs/chat_vector_published": None,
+    "evomerge evaluate runs/chat_vector_published examples/cookbook/chat_vector_small.yaml": None,
     # of docs/getting_started.md
     "evomerge check examples/quickstart/run.yaml": None,
     "evomerge search examples/quickstart/run.yaml --dir runs/quickstart": (
@@ -131,6 +134,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "examples" / "data_flow", data_flow)
     path = smaller(yaml.safe_load((data_flow / "path.yaml").read_text()))
     (data_flow / "path.yaml").write_text(yaml.safe_dump(path, sort_keys=False))
+    cookbook = ROOT / "examples" / "cookbook"
+    ignored = shutil.ignore_patterns("models")  # what train.py made, if it ever ran here
+    shutil.copytree(cookbook, folder / "examples" / "cookbook", ignore=ignored)
     for name in ("models", "tasks"):
         shutil.copytree(quickstart / name, folder / name)
     columns = [str(item) for item in range(300)]

@@ -115,6 +115,11 @@ class _Handler(BaseHTTPRequestHandler):
                 for f in json.loads(body)["files"]
             ]
             self._reply({"files": files})
+        elif rest[:1] == ["tree"]:
+            files = self.hub.repos[name]["files"].items()
+            self._reply(
+                [{"type": "file", "path": p, "oid": "0" * 40, "size": len(b)} for p, b in files]
+            )
         elif rest[:1] == ["commit"] and method == "POST":
             self._commit(name, [json.loads(line) for line in body.splitlines()])
         else:
@@ -129,6 +134,8 @@ class _Handler(BaseHTTPRequestHandler):
                 files[value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "lfsFile":
                 files[value["path"]] = self.hub.blobs[value["oid"]]
+            elif line["key"] == "deletedFile":
+                del files[value["path"]]
         address = f"{self.hub.address}/{name}/commit/{'1' * 40}"
         self._reply({"success": True, "commitOid": "1" * 40, "commitUrl": address})
 

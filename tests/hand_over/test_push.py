@@ -56,10 +56,58 @@ def test_public_where_it_is_asked_for(night, tmp_path):
         done = export(night.folder, tmp_path / "out", hub.address, "--push", "me/merge", "--public")
         assert done.returncode == 0, done.stderr
         assert not hub.repos["me/merge"]["private"]
+        assert "stays private" not in done.stderr
+        twice = export(
+            night.folder, tmp_path / "two", hub.address, "--push", "me/merge", "--public"
+        )
+        assert twice.returncode == 0, twice.stderr
+        assert "stays private" not in twice.stderr
         again = export(night.folder, tmp_path / "again", hub.address, "--push", "me/merge")
         assert again.returncode == 2
         assert "public" in error_of(again)
         assert (tmp_path / "again" / "model.safetensors").exists()
+
+
+def test_a_new_export_replaces_the_old_one_in_one_commit(night, tmp_path):
+    """Shards, index and licences of another model would be loaded, or believed, beside the new ones."""
+    left = [
+        "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors",
+        "model.safetensors.index.json", "LICENSES/gone/LICENSE", "vocab.json", "recipe.yaml",
+        "additional_chat_templates/tools.jinja", "chat_template.jinja",
+    ]  # fmt: skip
+    others = [
+        ".gitattributes",
+        "onnx/model.safetensors",
+        "run-Q8_0.gguf",
+        "notes.md",
+        "images/a.svg",
+    ]
+    out = tmp_path / "out"
+    with Hub() as hub:
+        hub.repos["me/merge"] = {"private": True, "files": dict.fromkeys([*left, *others], b"old")}
+        done = export(night.folder, out, hub.address, "--push", "me/merge")
+        assert done.returncode == 0, done.stderr
+        found = hub.repos["me/merge"]["files"]
+    local = {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    assert found == local | dict.fromkeys(others, b"old")
+    assert "vocab.json" not in local, "else it shows nothing"
+    assert sum(line.startswith("POST") and "/commit/" in line for line in hub.seen) == 1
+
+
+def test_a_private_repository_stays_private_and_it_is_said(night, tmp_path):
+    with Hub() as hub:
+        hub.repos["me/merge"] = {"private": True, "files": {}}
+        first = export(
+            night.folder, tmp_path / "out", hub.address, "--push", "me/merge", "--public"
+        )
+        assert first.returncode == 0, first.stderr
+        assert hub.repos["me/merge"]["private"]
+        assert "model.safetensors" in hub.repos["me/merge"]["files"]
+        again = export(night.folder, tmp_path / "again", hub.address, "--push", "me/merge")
+        assert again.returncode == 0, again.stderr
+    assert "warning: me/merge was there already, and private: it stays private" in first.stderr
+    assert f"{hub.address}/me/merge/settings" in first.stderr
+    assert "stays private" not in again.stderr
 
 
 def test_nobody_is_logged_in(night, tmp_path):

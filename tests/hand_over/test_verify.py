@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from evomerge.hand_over.files import read_back
+from evomerge.hand_over.memory import too_little_memory
 from evomerge.hand_over.verify import LOGITS, Comparison, Subject, _too_far, verify
 from evomerge.merge.locations import Location
 from evomerge.merge.sources import open_sources
@@ -148,6 +149,89 @@ def test_too_little_memory_is_said_and_weights_are_compared(
     found = verify(out, subject_of(recipe, sources, made.folders, config_of(quickstart)))
     assert (found.problems, found.comparison) == ((), None)
     assert "GB to load" in found.note
+
+
+def out_of_gpu(*_, **__):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def out_of_host(*_, **__):
+    raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+
+
+@pytest.mark.parametrize("runs_out", [out_of_gpu, out_of_host])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "fitness.engines.transformers.TransformersEngine.load",
+        "fitness.engines.transformers.TransformersEngine.logits",
+        "transformers.AutoModelForCausalLM.from_pretrained",
+        "transformers.LlamaForCausalLM.forward",
+    ],
+)
+def test_memory_that_runs_out_says_nothing_against_the_export(case, monkeypatch, where, runs_out):
+    out, subject = case
+    monkeypatch.setattr(where, runs_out)
+    found = verify(out, subject)
+    assert (found.problems, found.comparison) == ((), None)
+    assert found.note.startswith("memory ran out: logits were not compared, weights with a second")
+    assert found.weights == found.files.tensors
+    nudge(out, "model.norm.weight", 0.5)
+    assert "model.norm.weight: the file holds other" in verify(out, subject).problems[0]
+
+
+def test_what_the_second_model_does_not_fit(case, monkeypatch):
+    """The candidate's weights were compared already, the folder as it is loaded was not."""
+    out, subject = case
+    compared = []
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", out_of_gpu)
+    monkeypatch.setattr(
+        "evomerge.hand_over.verify._against_second_merge",
+        lambda folder, given: compared.append((folder, given)) or (7, []),
+    )
+    assert verify(out, subject).weights == 7
+    assert compared == [(out, subject)]
+
+
+def test_other_errors_are_no_lack_of_memory(case, monkeypatch):
+    out, subject = case
+
+    def broken(*_, **__):
+        raise RuntimeError("size mismatch for model.norm.weight")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("transformers.AutoModelForCausalLM.from_pretrained", broken)
+        assert "stock transformers cannot load it" in verify(out, subject).problems[0]
+    monkeypatch.setattr("fitness.engines.transformers.TransformersEngine.load", broken)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        verify(out, subject)
+
+
+GB = 10**9
+
+
+@pytest.mark.parametrize(
+    ("device", "host", "gpu", "said"),
+    [
+        ("cpu", 9 * GB, 0, ""),
+        ("cpu", 1000, 9 * GB, "0.0 GB free"),
+        ("cpu", 0, 0, ""),  # the system does not say
+        ("cuda", 9 * GB, 9 * GB, ""),
+        ("cuda", 9 * GB, 1000, "0.0 GB free on cuda"),
+        ("cuda", 1000, 9 * GB, "0.0 GB free"),
+        ("cuda:1", 0, 1000, "0.0 GB free on cuda:1"),
+    ],
+)
+def test_free_memory_of_the_machine_and_of_the_gpu(case, monkeypatch, device, host, gpu, said):
+    _, subject = case
+    monkeypatch.setattr("evomerge.merge.placement.free_host_memory", lambda: host)
+    monkeypatch.setattr("fitness.engines.resident.pick_device", torch.device)
+    monkeypatch.setattr("torch.cuda.empty_cache", lambda: None)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (gpu, 99 * GB))
+    engine = subject.config.engine.model_copy(update={"device": device})
+    found = too_little_memory(subject.recipe, subject.sources, engine)
+    assert found.endswith(said)
+    assert bool(found) == bool(said)
 
 
 # --- what is not the candidate -----------------------------------------------------------------

@@ -1,13 +1,16 @@
 """Other tools' configurations become run files that load, and say what became of every key."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 import yaml
 
 from evomerge import cli
-from evomerge.importing.files import import_config
+from evomerge.importing.files import import_config, write_run_file
 from evomerge.run_file import load_run_file, parse_run_file
+from search_spaces.errors import InputError
 from tests.conftest import QUICKSTART, ROOT, show
 
 FILES = ROOT / "tests" / "importing" / "files"
@@ -242,6 +245,46 @@ def test_the_command_writes_to_stdout_or_to_a_new_file(evomerge, tmp_path):
     twice = evomerge("import", FILES / "evolve_dare_ties.yml", "--out", out)
     assert twice.returncode == 2
     assert "it exists" in twice.stderr
+
+
+@pytest.mark.parametrize("step", ["os.replace", "os.chmod"])
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch, step):
+    out = tmp_path / "new" / "run.yaml"
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(step, full)
+        with pytest.raises(InputError, match="No space left"):
+            write_run_file("models: {}\n", out)
+    assert list(out.parent.iterdir()) == []
+    with pytest.raises(UnicodeEncodeError):
+        write_run_file("\ud800", out)
+    assert list(out.parent.iterdir()) == []
+    write_run_file("# größer\n", out)
+    assert [(p.name, p.read_text(encoding="utf-8")) for p in out.parent.iterdir()] == [
+        ("run.yaml", "# größer\n")
+    ]
+    assert out.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_full_disk_leaves_nothing(tmp_path):
+    """For real: a process that may write 4 KiB to a file."""
+    program = (
+        "import resource, signal, sys; from pathlib import Path\n"
+        "from evomerge.importing.files import write_run_file\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "write_run_file('# x\\n' * 5000, Path(sys.argv[1]))\n"
+    )
+    out = tmp_path / "new" / "run.yaml"
+    done = subprocess.run(
+        [sys.executable, "-c", program, out], capture_output=True, text=True, check=False
+    )
+    assert "it cannot be written" in done.stderr
+    assert "InputError" in done.stderr
+    assert list(out.parent.iterdir()) == []
 
 
 def test_an_imported_run_file_runs(evomerge, tmp_path):

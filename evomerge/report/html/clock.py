@@ -80,13 +80,3 @@ def clock_of(events: Iterable[tuple[str, str]], finished: Iterable[float]) -> Cl
 def seconds(text: str) -> float:
     """A moment (ISO 8601) as seconds since 1970."""
     return datetime.fromisoformat(text).timestamp()
-
-
-def duration(length: float) -> str:
-    """A length of time (seconds) in words: `1 h 52 min`, `3.4 min`, `12 s`."""
-    if length < 90:
-        return f"{length:.0f} s" if length >= 10 else f"{length:.1f} s"
-    if length < 3600:
-        return f"{length / 60:.1f} min"
-    whole = round(length / 60)
-    return f"{whole // 60} h {whole % 60:02d} min"

@@ -1,15 +1,19 @@
 """Which variables mattered: Optuna's importance over the candidates that were scored."""
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evomerge.live.variables import counts, distribution
 from evomerge.report.html.drawing import axis, layout
 from evomerge.report.html.section import Section, figure, folded, lettering, paragraph, table
 from evomerge.report.html.story import Story
 from evomerge.search.candidate import Candidate
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
 
 TRIALS, FEWEST, VALUES = 800, 300, 50_000
 """Candidates looked at, drawn from all: at most, at least, and their variables' values together."""
@@ -19,6 +23,8 @@ FOREST = 60_000
 """Candidates times variables times objectives up to which a random forest (fANOVA) is quick enough."""
 SHOWN = 15
 """Variables in a figure."""
+RESTING = "(not used)"
+"""The option of a choice in a recipe that it is no part of."""
 
 Importance = Mapping[str, Mapping[str, float]]
 """Objective -> variable -> share of the whole, in [0, 1]."""
@@ -71,9 +77,7 @@ def importances(story: Story, candidates: Sequence[Candidate]) -> tuple[Importan
     import optuna
     from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 
-    columns = list(zip(*(c.genome for c in candidates), strict=True))
-    named = dict(zip(story.variables, columns, strict=True))
-    distributions = {n: d for n, column in named.items() if (d := _distribution(column))}
+    named, distributions = _varied(story.space, candidates)
     cost = len(candidates) * len(distributions) * len(story.goals.names)
     method = "fANOVA" if cost <= FOREST else "PED-ANOVA"
     found: dict[str, dict[str, float]] = {}
@@ -115,7 +119,7 @@ def _study(
     study = optuna.create_study(directions=list(story.goals.directions))
     trials = [
         optuna.trial.create_trial(
-            params={name: _plain(named[name][row]) for name in distributions},
+            params={name: named[name][row] for name in distributions},
             distributions=dict(distributions),
             values=story.goals.values(c.evaluation),
         )
@@ -125,23 +129,46 @@ def _study(
     return study
 
 
+def _varied(
+    space: Sequence[Mapping[str, Any]], candidates: Sequence[Candidate]
+) -> tuple[dict[str, Sequence[Any]], dict[str, "BaseDistribution"]]:
+    """Values and distributions of the variables that took more than one value where they counted.
+
+    A method wants a value of each variable of every candidate. Where a variable is no part of the
+    recipe, what the genome says of it is noise; it rests at one value instead: in the middle of its
+    range, of options at one of its own.
+    """
+    values: dict[str, Sequence[Any]] = {}
+    distributions: dict[str, BaseDistribution] = {}
+    for place, fact in enumerate(space):
+        counting = [counts(fact["when"], c.genome) for c in candidates]
+        column = [c.genome[place] for c in candidates]
+        known = {value for value, counted in zip(column, counting, strict=True) if counted}
+        if len(known) < 2:
+            continue
+        ranged, rest = _ranged(fact, known, resting=not all(counting))
+        values[fact["name"]] = [
+            _plain(value) if counted else rest
+            for value, counted in zip(column, counting, strict=True)
+        ]
+        distributions[fact["name"]] = distribution(ranged)
+    return values, distributions
+
+
+def _ranged(
+    fact: Mapping[str, Any], known: Collection[Any], *, resting: bool
+) -> tuple[Mapping[str, Any], Any]:
+    """A variable's facts as Optuna takes them, and the value at which it rests."""
+    if "options" in fact:
+        options = list(dict.fromkeys(str(value) for value in (*fact["options"], *known)))
+        return {"options": [*options, RESTING] if resting else options}, RESTING
+    low, high = min(fact["low"], *known), max(fact["high"], *known)
+    middle = (low + high) // 2 if fact["whole"] else (low + high) / 2
+    return {"low": low, "high": high, "whole": fact["whole"]}, middle
+
+
 def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, (bool, str)) else value
-
-
-def _distribution(column: Sequence[Any]) -> Any:
-    """What a variable ranges over, by the values it took; None if it took one only."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    if any(isinstance(v, (bool, str)) for v in column):
-        options = sorted({str(v) for v in column})
-        return CategoricalDistribution(options) if len(options) > 1 else None
-    low, high = min(column), max(column)
-    if low == high:
-        return None
-    if all(isinstance(v, int) for v in column):
-        return IntDistribution(low, high)
-    return FloatDistribution(float(low), float(high))
 
 
 def _shares(found: Mapping[str, float]) -> dict[str, float]:

@@ -13,15 +13,14 @@ if TYPE_CHECKING:
 
 def lineage(story: Story) -> Section:
     """From the sources to the winner."""
-    licences = {name: _licence(files) for name, files in _sources(story).items()}
+    licences = _licences(story)
     html = _way(story)
     rows: list[list[str]] = []
     for name, files in _sources(story).items():
         given = story.config.models.sources[name]
         model = given.model + (f" + {given.lora}" if given.lora else "")
-        found = licences[name]
-        licence = f"{found.name} ({found.origin})" if found else "not found"
-        rows.append([name, model, files.revision or "–", licence, _weights(files)])
+        own = " + ".join(_said(licences[part]) for part in _parts(name) if part in licences)
+        rows.append([name, model, files.revision or "–", own, _weights(files)])
     head = ["source", "model", "revision", "licence", "weights, sha256"]
     html += table(head, rows, "Sources", words=5) + _judged(story, licences)
     every = [
@@ -46,12 +45,22 @@ def _weights(files: SourceFiles) -> str:
     return ", ".join(hashes[:3]) + (f" and {len(hashes) - 3} more" if len(hashes) > 3 else "")
 
 
-def _licence(files: SourceFiles) -> "Licence | None":
-    """As the source's folder says it now; None where it says nothing, or is gone."""
-    from evomerge.licences import licence_of
+def _licences(story: Story) -> "dict[str, Licence | None]":
+    """As the sources' folders say it now, an adapter's apart; None where one says nothing, or is gone."""
+    from evomerge.licences import licences_of
 
-    place = location_of(files)
-    return licence_of(place) if all(folder.is_dir() for folder in place.folders) else None
+    return licences_of({name: location_of(files) for name, files in _sources(story).items()})
+
+
+def _parts(source: str) -> tuple[str, str]:
+    """What a source's licences are called."""
+    from evomerge.licences import lora_of
+
+    return source, lora_of(source)
+
+
+def _said(licence: "Licence | None") -> str:
+    return f"{licence.name} ({licence.origin})" if licence else "not found"
 
 
 def _judged(story: Story, licences: "dict[str, Licence | None]") -> str:
@@ -59,12 +68,13 @@ def _judged(story: Story, licences: "dict[str, Licence | None]") -> str:
     from evomerge.licences import judge_licences
 
     used = set(story.recipe.sources) if story.recipe is not None else set(licences)
-    verdict = judge_licences({n: found for n, found in licences.items() if n in used})
+    parts = {part for name in used for part in _parts(name)}
+    verdict = judge_licences({n: found for n, found in licences.items() if n in parts})
     licence = verdict.licence or "not known"
     said = [*verdict.conflicts, *verdict.duties]
     if verdict.unknown:
         said.append(f"no licence was found for {', '.join(verdict.unknown)}: ask before you share")
-    text = f"A merge of {', '.join(n for n in licences if n in used)} may carry: {licence}."
+    text = f"A merge of {', '.join(n for n in _sources(story) if n in used)} may carry: {licence}."
     note = "Read from the sources' folders when this page was made; no legal advice."
     return paragraph(text) + bullets(said) + paragraph(note, "note")
 

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from evomerge.config import STACKS
-from evomerge.live.words import estimate
+from evomerge.live.words import duration, estimate
 from evomerge.report.honest_text import CLEAR, probability
-from evomerge.report.html.clock import duration
 from evomerge.report.html.failures import troubles
 from evomerge.report.html.section import Section, bullets, esc, paragraph
 from evomerge.report.html.story import Story
@@ -72,7 +71,9 @@ def _strip(story: Story) -> str:
             (f"{100 * pair['gain']:+.1f}", f"points over {name}, the best source",
              f"{pair['objective']}, 95 % {low:+.1f} to {high:+.1f}")
         )  # fmt: skip
-    share = f"of {budget['evaluations']}, {budget['failed']} failed, {budget['cached']} repeated"
+    share = (
+        f"of {budget['evaluations']}, {budget['failed']} failed, {budget['cached']} known already"
+    )
     cells.append((f"{budget['done']}", "candidates", share))
     cells.append(
         (duration(story.clock.total), "at work", f"{summary['answers']:,} answers to search items")
@@ -184,16 +185,29 @@ def answer(story: Story) -> tuple[str, str]:
             f"Yes: it is clearly better than the best source ({source}) on unseen items."
             + (_against_chance(story)),
         )
-    if clear:
-        return "no", f"No: it is clearly worse than {source} on unseen items. Keep {source}."
+    return "no", _no(pair, source) + _below_chance(story)
+
+
+def _no(pair: Mapping[str, Any], source: str) -> str:
+    """Why a winner is not to be believed in."""
+    if pair["p_holm"] < CLEAR:
+        return f"No: it is clearly worse than {source} on unseen items. Keep {source}."
     chance = probability(pair["p_holm"])
     if pair["gain"] > 0:
         points = f"{100 * pair['gain']:.1f} points above the best source ({source})"
         more = "More test items, or a longer search, would tell."
-        return "no", f"Not yet: it is {points}, no more than luck explains ({chance}). {more}"
+        return f"Not yet: it is {points}, no more than luck explains ({chance}). {more}"
+    return f"No: it is not above the best source ({source}), and within luck of it ({chance})."
+
+
+def _below_chance(story: Story) -> str:
+    """A random search that did better, where nothing else is said of it."""
+    pair = _pairs(story).get("random_search")
+    if pair is None or pair["high"] >= 0:
+        return ""
     return (
-        "no",
-        f"No: it is not above the best source ({source}), and within luck of it ({chance}).",
+        f" The random search of the same budget is {-100 * pair['gain']:.1f} points above it: take its"
+        " winner's figures for what the space holds."
     )
 
 

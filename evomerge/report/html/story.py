@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from evomerge.config import RunFile
+from evomerge.live.variables import seen, space_key
 from evomerge.report.html.clock import Clock, Timed, clock_of, seconds
 from evomerge.report.html.recipes import recipe_for
 from evomerge.report.names import WINNER
@@ -43,6 +44,7 @@ class Story:
         summary: what `show --json` prints.
         goals: what is optimised.
         variables: names, in the genomes' order.
+        space: the same variables' ranges, options and conditions (see `live.variables.described`).
         algorithm: of the search.
         phases: `search` and `random`.
         timed: every evaluation, in order of completion.
@@ -61,6 +63,7 @@ class Story:
     summary: Mapping[str, Any]
     goals: Goals
     variables: Sequence[str]
+    space: Sequence[Mapping[str, Any]]
     algorithm: str
     phases: Mapping[str, Phase]
     timed: Sequence[Timed]
@@ -113,6 +116,9 @@ def read_story(run: RunFolder, place: str) -> Story:
         events = database.select("SELECT at, kind, detail FROM events ORDER BY id")
         models = measured(run)
         test = database.responses("test")
+        variables = database.meta("variables", [])
+        genomes = [c.genome for phase in phases.values() for c in phase.candidates]
+        space = database.meta(space_key("search")) or seen(variables, genomes)
         best = _best(summary, phases["search"].candidates, goals, run)
         return Story(
             name=run.path.resolve().name,
@@ -121,7 +127,8 @@ def read_story(run: RunFolder, place: str) -> Story:
             run_file=(run.path / "run.yaml").read_text(),
             summary=summary,
             goals=goals,
-            variables=database.meta("variables", []),
+            variables=variables,
+            space=space,
             algorithm=database.meta("algorithm", ""),
             phases=phases,
             timed=timed,

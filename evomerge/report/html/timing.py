@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from evomerge.report.html.clock import duration
+from evomerge.live.words import duration
 from evomerge.report.html.drawing import axis, layout
 from evomerge.report.html.section import Section, figure, lettering, paragraph, table
 from evomerge.report.html.story import Story
