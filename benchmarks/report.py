@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=2000, help="and as many random ones")
     parser.add_argument("--variables", type=int, default=100)
     parser.add_argument("--objectives", type=int, default=2)
+    parser.add_argument("--json", action="store_true", help="the same: one JSON line")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         tasks = tuple(f"task{i}" for i in range(given.objectives))
