@@ -112,7 +112,7 @@ def test_a_job_starts_a_run_and_another_one_continues_it(head, work, tmp_path):
     begun_in = yaml.safe_load((folder / "run.yaml").read_text())["frozen"]["origin"]
     done = submit(work, folder, head)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "has finished its 8 evaluations" in " ".join(done.stdout.split())
+    assert "has finished: 8 evaluations" in " ".join(done.stdout.split())
     goes_on_in = yaml.safe_load((folder / "run.yaml").read_text())["frozen"]["origin"]
     assert begun_in != goes_on_in
     done = subprocess.run(
