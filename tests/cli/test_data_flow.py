@@ -10,6 +10,7 @@ import yaml
 from rich.console import Console
 from transformers import AutoModelForCausalLM
 
+from evomerge.budgets import Limits
 from evomerge.evaluator import EvaluatorFactory
 from evomerge.export import export_candidate, first_winner, recipe_of
 from evomerge.report.summary import summarise
@@ -137,7 +138,7 @@ def test_the_deepest_candidate_is_exported_and_scores_what_it_did(night):
 @pytest.mark.parametrize("night", ["staged"], indirect=True)
 def test_a_larger_budget_is_the_second_stage_s(night):
     before = summary_of(night.root / "whole")
-    resume(night.root / "killed", EVALUATIONS + 6, SilentView())
+    resume(night.root / "killed", Limits(evaluations=EVALUATIONS + 6), SilentView())
     after = summary_of(night.root / "killed")
     assert after["stacks"]["first_stage"] == before["stacks"]["first_stage"]
     assert after["budget"]["done"] == EVALUATIONS + 6

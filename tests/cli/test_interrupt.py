@@ -86,13 +86,24 @@ def wait_until(what, process=None):
         time.sleep(0.005)
 
 
-def hang(night, workers, process=None):
-    """Have every evaluator's work hang; gives back the file to remove."""
+@pytest.fixture(autouse=True)
+def _nothing_hangs_on(night):
+    """A test that fails while work hangs must not take the others with it."""
+    yield
+    (night / "hang").unlink(missing_ok=True)
+
+
+def hang(night, workers, until):
+    """Have every evaluator's work hang; gives back the file to remove.
+
+    `until(what)` waits, and takes in meanwhile what the command writes: one that nobody reads stands
+    still once its terminal or pipe is full.
+    """
     for old in night.glob("hung-*"):
         old.unlink()
     file = night / "hang"
     file.touch()
-    wait_until(lambda: len([*night.glob("hung-*")]) == workers, process)
+    until(lambda: len([*night.glob("hung-*")]) == workers)
     return file
 
 
@@ -117,7 +128,7 @@ def test_once_finishes_what_is_under_way(run_file, number, night, undisturbed, e
     process = driver(night, folder, run_file)
     workers = 1 if run_file == "run.yaml" else 2
     wait_until(lambda: recorded(folder) >= 3, process)
-    hung = hang(night, workers, process)
+    hung = hang(night, workers, lambda what: wait_until(what, process))
     before = recorded(folder)
     process.send_signal(number)
     time.sleep(1.0)
@@ -147,7 +158,8 @@ def test_twice_stops_at_once(run_file, night, undisturbed, evomerge):
     folder = night / f"twice-{run_file[:3]}"
     process = driver(night, folder, run_file)
     wait_until(lambda: recorded(folder) >= 3, process)
-    hung = hang(night, 1 if run_file == "run.yaml" else 2, process)
+    workers = 1 if run_file == "run.yaml" else 2
+    hung = hang(night, workers, lambda what: wait_until(what, process))
     try:
         before = paid(folder)
         process.send_signal(signal.SIGINT)
@@ -172,7 +184,7 @@ def test_ctrl_c_on_a_terminal_reaches_no_evaluator(night, undisturbed, evomerge)
     folder = night / "terminal"
     terminal = Terminal("search", night / "ray.yaml", "--dir", folder)
     terminal.until(lambda: recorded(folder) >= 3)
-    hung = hang(night, 2)
+    hung = hang(night, 2, terminal.until)
     before = recorded(folder)
     terminal.press(CTRL_C)
     terminal.read(1.0)
