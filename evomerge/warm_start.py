@@ -41,6 +41,9 @@ _WHERE = "search.warm_start"
 SMALL = 0.1
 """Weight of a new expert in every second of the candidates: where it may help, something to climb."""
 
+_NAMED = 3
+"""Variables that are named where values were moved into narrower ranges; of more, these and how many."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -369,5 +372,9 @@ def _told(stage: Stage, run: str) -> Iterator[str]:
     yield f"{len(stage.genomes)} candidates of {run}"
     for reason, number in stage.dropped.items():
         yield f"{number} dropped: {reason}"
+    if len(stage.moved) > _NAMED:
+        often = sorted(stage.moved, key=lambda name: -stage.moved[name])[:_NAMED]
+        yield f"values of {len(stage.moved)} variables moved into their ranges, {', '.join(often)} among them"
+        return
     for name, number in stage.moved.items():
         yield f"{number} with {name} moved into its range"

@@ -128,11 +128,13 @@ def front_table(summary: Mapping[str, Any]) -> Table:
 def status_line(summary: Mapping[str, Any]) -> str:
     """Run, status, budget and hypervolume in one line."""
     b = summary["budget"]
-    return (
+    line = (
         f"{summary['run']}: {summary['status']}, {b['done']} of {b['evaluations']} evaluations"
-        f" ({b['failed']} failed, {b['cached']} cached), {summary['answers']} items answered,"
-        f" hypervolume {summary['hypervolume']:.4f} ± {summary['hypervolume_se']:.4f}"
+        f" ({b['failed']} failed, {b['cached']} cached), {summary['answers']} items answered"
     )
+    if any(candidate["on_front"] for candidate in summary["candidates"]):
+        line += f", hypervolume {summary['hypervolume']:.4f} ± {summary['hypervolume_se']:.4f}"
+    return line
 
 
 def failures(summary: Mapping[str, Any]) -> list[str]:

@@ -1,8 +1,14 @@
 """What `show` and an export say of the winner of a real, small run."""
 
 import json
+from contextlib import closing
 
 import pytest
+
+from evomerge.report.summary import summarise
+from evomerge.report.tables import status_line
+from evomerge.runs.folder import RunFolder
+from tests.report.planted_folder import PlantedFolder
 
 
 def test_show_and_export_tell_the_same_of_the_winner(tmp_path, write_run, evomerge):
@@ -31,3 +37,17 @@ def test_show_and_export_tell_the_same_of_the_winner(tmp_path, write_run, evomer
     for sentence in honest["sentences"]:
         assert sentence in shown
         assert f"- {sentence}" in card
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ({"candidates": 0}, False),
+        ({"candidates": 5, "fails": 1}, False),
+        ({"candidates": 12}, True),
+    ],
+)
+def test_hypervolume_is_told_once_something_has_scored(kind, told, tmp_path, quickstart):
+    planted = PlantedFolder(tmp_path / "run", quickstart, random=False, **kind)
+    with closing(RunFolder.open(planted.folder)) as run:
+        assert (", hypervolume " in status_line(summarise(run))) is told

@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from evomerge.runs.database import Database
+from evomerge.warm_start import Stage, WarmStart
 from search_spaces import named
 from tests.warm_start.runs import MODELS, WARM, candidates, names_of, prepared, run
 
@@ -93,8 +94,17 @@ def test_a_finer_search_begins_with_the_same_models(other, write):
 def test_values_beyond_the_range_are_counted(other, write):
     found = prepared(write("range.yaml", WARM | {"space.weight": [0, 0.5]}))
     facts = [value for name, value in found.facts if name == "warm start"]
-    assert any("moved into its range" in fact for fact in facts)
+    assert any("moved into their ranges" in fact for fact in facts)
     assert max(max(genome) for genome in found.warm.search.genomes) == 0.5
+
+
+def test_values_of_many_variables_beyond_their_ranges_are_one_line():
+    moved = {f"weight.lunari.layer_{layer}": 1 + layer for layer in range(40)}
+    (_, _), (_, line) = WarmStart("before", Stage(moved=moved)).facts
+    assert line == (
+        "values of 40 variables moved into their ranges, weight.lunari.layer_39,"
+        " weight.lunari.layer_38, weight.lunari.layer_37 among them"
+    )
 
 
 PATH = {
