@@ -18,7 +18,8 @@ import numpy as np
 import yaml
 
 from evomerge.evaluation import Evaluation, Outcome
-from evomerge.runs.database import CandidateRow, Database
+from evomerge.runs.database import Database
+from evomerge.runs.rows import CandidateRow
 from fitness.estimate import Estimate
 
 RUN_FILE = {

@@ -13,7 +13,7 @@ from evomerge.config import RunFile
 from evomerge.evaluation import AS_SEARCHED
 from evomerge.item_banks import Banks, task_estimators
 from evomerge.objectives import losses, neighbour_step, spec_of
-from evomerge.runs.database import ItemRow
+from evomerge.runs.rows import ItemRow
 from fitness.consistency import agreement
 from fitness.estimate import Estimate
 from fitness.items import Item, Reply, Request, Response

@@ -37,9 +37,10 @@ from evomerge.race_rules import rules_of
 from evomerge.report.summary import budget_of
 from evomerge.run_file import folder_of, load_run_file
 from evomerge.run_sources import frozen_locations
-from evomerge.runs.database import Database, ItemRow, RecordingError
+from evomerge.runs.database import Database, RecordingError
 from evomerge.runs.folder import RunFolder, check_sources_unchanged, freeze
 from evomerge.runs.ledger import Ledger
+from evomerge.runs.rows import ItemRow
 from evomerge.search.driver import Driver
 from evomerge.search.view import View
 from evomerge.stopping import Signals

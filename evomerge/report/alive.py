@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from evomerge.report.honest_gain import Score
-from evomerge.runs.database import CandidateRow, Database
+from evomerge.runs.database import Database
+from evomerge.runs.rows import CandidateRow
 from fitness.items import Response
 
 HALF = 0.5

@@ -9,8 +9,9 @@ from evomerge.report.honesty import honesty
 from evomerge.report.names import LABELS
 from evomerge.report.stacks import BEST_START, stacks
 from evomerge.report.warm import warm_start
-from evomerge.runs.database import CandidateRow, Database
+from evomerge.runs.database import Database
 from evomerge.runs.folder import RunFolder
+from evomerge.runs.rows import CandidateRow
 from evomerge.search.candidate import Candidate
 from evomerge.search.goals import Goals, plain, scores_among
 from evomerge.search.standing import Standing

@@ -4,47 +4,25 @@ import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from evomerge.evaluation import AS_SEARCHED, Evaluation, Outcome, latest
-from fitness.estimate import Estimate
+from evomerge.evaluation import AS_SEARCHED, Evaluation, latest
+from evomerge.runs.rows import (
+    CandidateRow,
+    ItemRow,
+    as_evaluation,
+    as_responses,
+    columns_of,
+    compact,
+    insert_evaluation,
+    now,
+)
 from fitness.items import Response
 from search_spaces.errors import InputError
 
 SCHEMA_VERSION = 3
-
-
-@dataclass(frozen=True, slots=True)
-class CandidateRow:
-    """What a searcher asked for: a row of `candidates`.
-
-    `told` and `asked` are those of an asynchronous phase: its place in the order of telling, from 0,
-    and how many candidates had been asked when it was told.
-    """
-
-    phase: str
-    id: int
-    generation: int
-    genome: tuple[Any, ...]
-    recipe_hash: str
-    cached: bool
-    told: int = 0
-    asked: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ItemRow:
-    """An item's place in a split: a row of `items`."""
-
-    split: str
-    position: int
-    task: str
-    item: int
-    digest: str
 
 
 class RecordingError(Exception):
@@ -151,13 +129,13 @@ class Database:
 
     def set_facts(self, facts: Mapping[str, Any]) -> None:
         """State several facts: all of them, or none."""
-        rows = [(key, _json(value)) for key, value in facts.items()]
+        rows = [(key, compact(value)) for key, value in facts.items()]
         with self._transaction() as connection:
             connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
 
     def event(self, kind: str, **detail: Any) -> None:
         """Add a line to the run's log."""
-        row = (_now(), kind, _json(detail))
+        row = (now(), kind, compact(detail))
         with self._transaction() as connection:
             connection.execute("INSERT INTO events (at, kind, detail) VALUES (?, ?, ?)", row)
 
@@ -207,10 +185,10 @@ class Database:
         """
         with self._transaction() as connection:
             if evaluation is not None:
-                _insert_evaluation(connection, recipe_hash, split, part, evaluation)
+                insert_evaluation(connection, recipe_hash, split, part, evaluation)
             connection.executemany(
                 "INSERT INTO candidates VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [_columns(row) for row in candidates],
+                [columns_of(row) for row in candidates],
             )
 
     def candidates(self, phase: str) -> dict[int, CandidateRow]:
@@ -245,7 +223,7 @@ class Database:
         found: dict[str, list[Evaluation]] = {}
         for digest, *columns in rows:
             parts = found.setdefault(digest, [])
-            parts.append(_evaluation(columns, sum(part.tokens for part in parts[-1:])))
+            parts.append(as_evaluation(columns, sum(part.tokens for part in parts[-1:])))
         return found
 
     def responses(self, split: str) -> dict[str, list[Response]]:
@@ -272,7 +250,7 @@ class Database:
         )
         found: dict[str, dict[int, Response]] = {}
         for digest, *columns in rows:
-            found.setdefault(digest, {}).update(_responses(places, columns))
+            found.setdefault(digest, {}).update(as_responses(places, columns))
         return found
 
     def select(self, query: str) -> list[tuple[Any, ...]]:
@@ -292,114 +270,3 @@ class Database:
 def items_of(split: str) -> str:
     """The split whose items a split is judged on."""
     return "test" if split == AS_SEARCHED else split
-
-
-def _insert_evaluation(
-    connection: sqlite3.Connection, recipe_hash: str, split: str, part: int, evaluation: Evaluation
-) -> None:
-    objectives = {name: [e.value, e.se] for name, e in evaluation.objectives.items()}
-    cursor = connection.execute(
-        "INSERT INTO evaluations (recipe_hash, split, part, outcome, reason, objectives, items,"
-        " answers, merge_seconds, score_seconds, worker, finished)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            recipe_hash,
-            split,
-            part,
-            evaluation.outcome.value,
-            evaluation.reason,
-            _json(objectives),
-            evaluation.items,
-            evaluation.answers,
-            evaluation.merge_seconds,
-            evaluation.score_seconds,
-            evaluation.worker,
-            _now(),
-        ),
-    )
-    if evaluation.responses:
-        responses = evaluation.responses
-        connection.execute(
-            "INSERT INTO responses VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (
-                cursor.lastrowid,
-                _positions(evaluation),
-                _json([_short(r.score) for r in responses]),
-                _array([r.tokens for r in responses]),
-                _array([int(r.truncated) for r in responses]),
-                _array([int(r.parse_failure) for r in responses]),
-                _array([r.loss for r in responses], None),
-            ),
-        )
-
-
-def _evaluation(row: Sequence[Any], tokens_before: int) -> Evaluation:
-    objectives: Mapping[str, list[float]] = json.loads(row[2])
-    return Evaluation(
-        outcome=Outcome(row[0]),
-        reason=row[1],
-        objectives={name: Estimate(value, se) for name, (value, se) in objectives.items()},
-        merge_seconds=row[3],
-        score_seconds=row[4],
-        worker=row[5],
-        items=row[6],
-        answers=row[7],
-        tokens=tokens_before + sum(_list(row[8])),
-    )
-
-
-def _positions(evaluation: Evaluation) -> str | None:
-    """None for a prefix of the split, which is what every item is."""
-    positions = evaluation.positions
-    return None if positions == tuple(range(len(positions))) else _json(positions)
-
-
-def _responses(places: Sequence[ItemRow], columns: Sequence[str | None]) -> dict[int, Response]:
-    """By position, the responses of a row of `responses`."""
-    positions, scores, tokens, truncated, failures, losses = map(_list, columns)
-    zeros = [0] * len(scores)
-    return {
-        position: Response(
-            places[position].task,
-            places[position].item,
-            float(score),
-            count,
-            bool(cut),
-            bool(lost),
-            loss,
-        )
-        for position, score, count, cut, lost, loss in zip(
-            positions or range(len(scores)),
-            scores,
-            tokens or zeros,
-            truncated or zeros,
-            failures or zeros,
-            losses or [None] * len(scores),
-            strict=True,
-        )
-    }
-
-
-def _columns(row: CandidateRow) -> tuple[Any, ...]:
-    asked_for = (row.phase, row.id, row.generation, _json(row.genome), row.recipe_hash)
-    return (*asked_for, int(row.cached), row.told, row.asked)
-
-
-def _short(score: float) -> float | int:
-    return int(score) if score in (0.0, 1.0) else score
-
-
-def _list(text: str | None) -> list[Any]:
-    return [] if text is None else json.loads(text)
-
-
-def _array(values: Sequence[float | None], nothing: float | None = 0) -> str | None:
-    return None if all(value == nothing for value in values) else _json(values)
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"))
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

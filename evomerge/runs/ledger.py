@@ -9,7 +9,8 @@ from typing import Protocol
 from evomerge.asking import EVERYTHING, Asking
 from evomerge.cluster.executor import Executor, Job
 from evomerge.evaluation import Evaluation, latest
-from evomerge.runs.database import CandidateRow, Database, items_of
+from evomerge.runs.database import Database, items_of
+from evomerge.runs.rows import CandidateRow
 from evomerge.stopping import Stop
 from fitness.items import Response
 from search_spaces.errors import InputError

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from itertools import count
 
 from evomerge.evaluation import Evaluation
-from evomerge.runs.database import CandidateRow
 from evomerge.runs.ledger import Wanted, differs, nearly
+from evomerge.runs.rows import CandidateRow
 from evomerge.search.candidate import Candidate
 from evomerge.search.plan import Phase
 from evomerge.search.standing import Standing

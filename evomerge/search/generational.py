@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from evomerge.asking import Asking
-from evomerge.runs.database import CandidateRow
 from evomerge.runs.ledger import Wanted, differs
+from evomerge.runs.rows import CandidateRow
 from evomerge.search.candidate import Candidate
 from evomerge.search.plan import Phase
 from evomerge.search.standing import Standing

@@ -9,8 +9,9 @@ import numpy as np
 from evomerge.config import Frozen, SourceFiles
 from evomerge.evaluation import Evaluation, Outcome
 from evomerge.run_file import parse_run_file
-from evomerge.runs.database import SCHEMA_VERSION, CandidateRow, ItemRow
+from evomerge.runs.database import SCHEMA_VERSION
 from evomerge.runs.folder import RunFolder, package_versions
+from evomerge.runs.rows import CandidateRow, ItemRow
 from evomerge.search.goals import plain
 from fitness.estimate import Estimate, mean_estimate
 from fitness.items import Response

@@ -6,7 +6,8 @@ import numpy as np
 
 from evomerge.evaluation import Evaluation, Outcome
 from evomerge.run_file import parse_run_file
-from evomerge.runs.database import CandidateRow, Database, ItemRow
+from evomerge.runs.database import Database
+from evomerge.runs.rows import CandidateRow, ItemRow
 from evomerge.search.goals import plain
 from fitness.estimate import mean_estimate, weighted
 from fitness.items import Response

@@ -8,7 +8,7 @@ from evomerge.report.alive import SOURCES_SEARCHED, alive, sentence
 from evomerge.report.honest_gain import Score
 from evomerge.report.paths import path_text
 from evomerge.report.stacks import sentences_of, stacks
-from evomerge.runs.database import CandidateRow
+from evomerge.runs.rows import CandidateRow
 from fitness.items import Response
 from search_spaces.granularity import Granularity
 from search_spaces.hybrid import HybridSpace

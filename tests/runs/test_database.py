@@ -6,7 +6,8 @@ import sqlite3
 import pytest
 
 from evomerge.evaluation import Evaluation, Outcome
-from evomerge.runs.database import CandidateRow, Database, ItemRow, RecordingError
+from evomerge.runs.database import Database, RecordingError
+from evomerge.runs.rows import CandidateRow, ItemRow
 from fitness.estimate import Estimate
 from fitness.items import Response
 from search_spaces.errors import InputError

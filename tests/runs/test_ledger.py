@@ -3,8 +3,9 @@
 import pytest
 
 from evomerge.cluster.executor import SerialExecutor
-from evomerge.runs.database import CandidateRow, Database
+from evomerge.runs.database import Database
 from evomerge.runs.ledger import Ledger, Wanted
+from evomerge.runs.rows import CandidateRow
 from search_spaces.errors import InputError
 from tests.runs.planted import Planted, space
 

@@ -8,8 +8,9 @@ import pytest
 from evomerge.asking import Asking
 from evomerge.evaluation import Evaluation, Outcome
 from evomerge.item_banks import packed, unpacked
-from evomerge.runs.database import CandidateRow, Database, ItemRow, RecordingError
+from evomerge.runs.database import Database, RecordingError
 from evomerge.runs.ledger import Ledger, Wanted
+from evomerge.runs.rows import CandidateRow, ItemRow
 from evomerge.search.race import Rules
 from fitness.banks import ItemBank
 from fitness.estimate import Estimate

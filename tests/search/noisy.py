@@ -12,8 +12,9 @@ import numpy as np
 from evomerge.asking import EVERYTHING
 from evomerge.evaluation import Outcome
 from evomerge.evaluator import CandidateEvaluator
-from evomerge.runs.database import Database, ItemRow
+from evomerge.runs.database import Database
 from evomerge.runs.ledger import Ledger
+from evomerge.runs.rows import ItemRow
 from evomerge.search.driver import Driver
 from evomerge.search.race import Rules, rungs_of
 from evomerge.search.view import SilentView

@@ -11,8 +11,9 @@ from evomerge.report.html.clock import Clock, Timed, clock_of, seconds
 from evomerge.report.html.recipes import recipe_for
 from evomerge.report.names import WINNER
 from evomerge.report.summary import load_candidates, measured, stored_goals, summarise
-from evomerge.runs.database import CandidateRow, Database
+from evomerge.runs.database import Database
 from evomerge.runs.folder import RunFolder
+from evomerge.runs.rows import CandidateRow
 from evomerge.search import choice
 from evomerge.search.candidate import Candidate
 from evomerge.search.goals import Goals
