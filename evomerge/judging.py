@@ -23,6 +23,9 @@ from fitness.tasks import TaskSet, TaskSpec, compile_tasks
 
 SPLITS = ("search", "selection", "test")
 
+QUESTION_CHARACTERS = 240
+"""How much of a prompt's end, where the question is, a report shows of an item."""
+
 
 @dataclass(frozen=True)
 class Judge:
@@ -130,6 +133,15 @@ class Judge:
             for split in SPLITS
             for position, item in enumerate(self.items[split])
         ]
+
+    def questions(self) -> dict[str, dict[str, str]]:
+        """Task -> index of a test item -> the end of its prompt, for people who read a report."""
+        found: dict[str, dict[str, str]] = {}
+        for item in self.items["test"]:
+            prompt = item.requests[0].context.strip()
+            end = prompt[-QUESTION_CHARACTERS:]
+            found.setdefault(item.task, {})[str(item.index)] = "…" * (end != prompt) + end
+        return found
 
 
 def build_judge(

@@ -173,6 +173,7 @@ def _finished(run: RunFolder) -> str:
 def _begin(database: Database, prepared: Prepared) -> None:
     """Write down what the records are going to mean."""
     database.set_items(prepared.judge.rows())
+    database.set_meta("questions", prepared.judge.questions())
     database.set_meta("variables", [v.name for v in prepared.space.variables])
     keep_variables(database, "search", prepared.space)
     if prepared.first:

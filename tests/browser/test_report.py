@@ -147,6 +147,10 @@ def test_selects_change_axes_and_filters_choose_items(chromium, pages):
         tab.locator("summary", has_text="Item by item").click()
         rows = tab.locator("#flips tbody tr:visible")
         everything = rows.count()
+        question = rows.first.locator("td.question").inner_text()
+        number = rows.first.locator("td.number").first.inner_text()
+        task = rows.first.locator("th").inner_text()
+        assert question == f"Question {number}\nof <{task}>?", "as text, whatever is in it"
         tab.locator("[data-filter=parent]").select_option("lunari")
         tab.locator("[data-filter=way]").select_option("lost")
         lost = rows.count()

@@ -63,6 +63,11 @@ class PlantedFolder:
             for j in range(self.items)
         ]
         database.set_items(rows)
+        asked = {str(j): f"Question {j}\nof <{{task}}>?" for j in range(self.items)}
+        texts = {
+            task: {i: text.format(task=task) for i, text in asked.items()} for task in self.tasks
+        }
+        database.set_meta("questions", texts)
         database.set_meta("variables", self.variables)
         names = [o.label for o in self.config.fitness.all_objectives]
         database.set_meta("objectives", [{"name": n, "direction": "maximize"} for n in names])

@@ -5,6 +5,9 @@ from contextlib import closing
 
 import pytest
 
+from evomerge.report.html.gains import flips_of
+from evomerge.report.html.section import esc
+from evomerge.report.html.story import read_story
 from evomerge.report.summary import summarise
 from evomerge.report.tables import status_line
 from evomerge.runs.folder import RunFolder
@@ -31,6 +34,16 @@ def test_show_and_export_tell_the_same_of_the_winner(tmp_path, write_run, evomer
     chosen = next(c for c in summary["candidates"] if c["id"] == summary["chosen"])
     assert words["search"]["value"] == chosen["objectives"]["words"]["value"]
     assert words["selection"]["value"] == chosen["selection"]["words"]["value"]
+    assert evomerge("report", tmp_path / "run").returncode == 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    with closing(RunFolder.open(tmp_path / "run")) as run:
+        story = read_story(run, "run")
+    flips = flips_of(story)
+    assert flips
+    for flip in flips:
+        question = story.questions[flip.task][str(flip.index)]
+        assert question[-1] in ":=", "as the quickstart's tasks ask"
+        assert f'<td class="question">{esc(question)}</td>' in page
     shown = " ".join(evomerge("show", tmp_path / "run").stdout.split())
     assert evomerge("export", tmp_path / "run", tmp_path / "out").returncode == 0
     card = (tmp_path / "out" / "README.md").read_text()

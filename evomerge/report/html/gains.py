@@ -196,7 +196,8 @@ def _items(story: Story) -> str:
     tasks = list(dict.fromkeys(flip.task for flip in found))
     models = [WINNER, *parents]
     head = "".join(f'<th scope="col" class="number">{esc(label_of(m))}</th>' for m in models)
-    rows = "".join(_row(flip, models) for flip in found[:ROWS])
+    told = '<th scope="col">end of the question</th>' if story.questions else ""
+    rows = "".join(_row(flip, models, story.questions) for flip in found[:ROWS])
     left = f"; the first {ROWS} are listed" if len(found) > ROWS else ""
     inside = (
         '<div class="filters">'
@@ -208,18 +209,18 @@ def _items(story: Story) -> str:
         '<div class="scroll tall" tabindex="0" role="region" aria-label="Items"><table id="flips">'
         "<caption><span>Scores by item; ▲ gained, ▼ lost against that parent; ✂ the answer was cut or could"
         " not be read</span></caption><thead><tr>"
-        f'<th scope="col">task</th><th scope="col" class="number">item</th>{head}</tr></thead>'
+        f'<th scope="col">task</th><th scope="col" class="number">item</th>{head}{told}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )
     total = len(story.answered[WINNER])
     note = paragraph(
         f"The winner and its parents differ on {len(found)} of {total} test items{left}. The number is"
-        " the item's place among its task's documents; questions and answers are not kept in run.db."
+        " the item's place among its task's documents."
     )
     return note + folded(f"Item by item ({len(found)})", inside)
 
 
-def _row(flip: Flip, models: Sequence[str]) -> str:
+def _row(flip: Flip, models: Sequence[str], questions: Mapping[str, Mapping[str, str]]) -> str:
     cells = ""
     for name in models:
         mark = "▲" if name in flip.gained else "▼" if name in flip.lost else ""
@@ -227,6 +228,8 @@ def _row(flip: Flip, models: Sequence[str]) -> str:
         cells += (
             f'<td class="number">{flip.scores[name]:.3g}{" " * bool(mark or cut)}{mark}{cut}</td>'
         )
+    if questions:
+        cells += f'<td class="question">{esc(questions[flip.task][str(flip.index)])}</td>'
     return (
         f'<tr data-task="{esc(flip.task)}" data-gained="{esc(" ".join(flip.gained))}"'
         f' data-lost="{esc(" ".join(flip.lost))}" data-cut="{int(bool(flip.unfinished))}">'

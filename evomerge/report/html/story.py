@@ -54,6 +54,8 @@ class Story:
         models: baseline or `winner` -> recipe hash, of those the test items scored.
         sources_seen: source or baseline -> its objectives on the search items, where those were asked.
         answered: the same names -> responses to the test items.
+        questions: task -> index of a test item -> the end of its prompt; empty in runs that kept none.
+        best: the winner, or the best candidate so far.
         recipe: the winner's, or the best candidate's so far; None where it cannot be told.
     """
 
@@ -73,6 +75,7 @@ class Story:
     models: Mapping[str, str]
     sources_seen: Mapping[str, Mapping[str, Mapping[str, float]]]
     answered: Mapping[str, Sequence[Response]]
+    questions: Mapping[str, Mapping[str, str]]
     best: Mapping[str, Any] | None
     recipe: "Recipe | None" = field(repr=False)
 
@@ -138,6 +141,7 @@ def read_story(run: RunFolder, place: str) -> Story:
             models=models,
             sources_seen=_seen(database, models),
             answered={name: test[digest] for name, digest in models.items()},
+            questions=database.meta("questions", {}),
             best=best,
             recipe=recipe_for(run, best),
         )
