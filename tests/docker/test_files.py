@@ -166,6 +166,22 @@ def test_the_rayjob_names_what_it_brings():
     assert arguments == ["search", "/input/run.yaml", "--dir", "/runs/night"]
 
 
+def test_the_pods_own_what_they_write_to():
+    """The image runs as a user of its own; volumes and folders of nodes begin as root's."""
+    (user,) = re.findall(r"--uid (\d+)", (DOCKER / "Dockerfile").read_text())
+    job, *_ = yaml.safe_load_all((DOCKER / "rayjob.yaml").read_text())
+    cluster = job["spec"]["rayClusterSpec"]
+    head = cluster["headGroupSpec"]["template"]["spec"]
+    assert head["securityContext"] == {"fsGroup": int(user)}
+    (group,) = cluster["workerGroupSpecs"]
+    worker = group["template"]["spec"]
+    (first,) = worker["initContainers"]
+    assert first["command"] == ["chown", f"{user}:{user}", "/cache"]
+    assert first["securityContext"] == {"runAsUser": 0}
+    assert first["image"] == worker["containers"][0]["image"]
+    assert first["volumeMounts"][0] in worker["containers"][0]["volumeMounts"]
+
+
 def test_there_is_one_run_file():
     """What is in the RayJob's ConfigMap is docker/run.yaml, word for word."""
     *_, settings = yaml.safe_load_all((DOCKER / "rayjob.yaml").read_text())
