@@ -134,10 +134,13 @@ def dashboard(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any free one")] = 8080,
 ) -> None:
     """Open Optuna's dashboard on a run, also while it runs; on this machine only. Ctrl-C ends it."""
-    with exit_codes(folder):
+    with exit_codes():
         from evomerge.live.dashboard import serve
 
-        serve(folder, port)
+        try:
+            serve(folder, port)
+        except KeyboardInterrupt:  # while it read the run: that one may go on
+            raise typer.Exit(INTERRUPTED) from None
 
 
 @app.command()

@@ -82,7 +82,8 @@ def check_resources(
     facts = [
         (
             "memory",
-            f"{_gb(needed)} for {workers} evaluator(s) and the mapped sources; {_gb(available)} free",
+            f"{_gb(needed)} for {f'{workers} evaluator(s) and ' if workers else ''}the mapped sources;"
+            f" {_gb(available)} free",
         ),
         ("memory per evaluator", _of_one(config, model, sources)),
     ]
@@ -93,7 +94,7 @@ def check_resources(
         remedy = f"use at most {fitting} evaluator(s)" if fitting else "use a machine with more"
         raise InputError(
             f"{workers} evaluator(s) of {_gb(each)}",
-            f"the machine has {_gb(total)} of memory",
+            f"there are {_gb(total)} of memory here",
             "cluster.evaluators",
             f"{remedy}, or engine.dtype: bfloat16",
         )
@@ -149,9 +150,10 @@ def _evaluators_in_ram(config: RunFile) -> int:
     from fitness.engines.resident import pick_device
 
     cluster = config.cluster
+    on_cpu = pick_device(config.engine.device).type == "cpu"
     if cluster.executor == "serial":
-        return 1
-    if cluster.address != "local" or pick_device(config.engine.device).type != "cpu":
+        return int(on_cpu)
+    if cluster.address != "local" or not on_cpu:
         return 0
     if cluster.evaluators != "auto":
         return cluster.evaluators
@@ -160,11 +162,9 @@ def _evaluators_in_ram(config: RunFile) -> int:
 
 def _memory() -> tuple[int, int]:
     """Bytes of memory in all, and available."""
-    import os
+    from evomerge.merge.host_memory import all_host_memory, free_host_memory
 
-    from evomerge.merge.placement import free_host_memory
-
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), free_host_memory()
+    return all_host_memory(), free_host_memory()
 
 
 def _gb(count: float) -> str:

@@ -27,7 +27,7 @@ from evomerge.config import RunFile
 from evomerge.evaluator import EvaluatorFactory, MovableFactory
 from evomerge.item_banks import Banks, packed, unpacked
 from evomerge.judging import SPLITS
-from evomerge.legs import legs_of
+from evomerge.legs import SEARCHING, legs_of
 from evomerge.live.variables import keep_variables
 from evomerge.merge.compiled import kernels_are_compiled
 from evomerge.objectives import incumbents
@@ -92,7 +92,8 @@ def start(run_file: Path, folder: Path, limits: Limits | None, view: View) -> No
 def _forget_if_empty(folder: Path) -> None:
     """Remove a run that could not even begin: mended, it may begin in the same folder."""
     with closing(Database(folder / "run.db")) as database:
-        begun = database.evaluations("search")
+        asked = any(database.candidates(phase) for phase in SEARCHING)
+        begun = asked or any(found.scored for found in database.evaluations("search").values())
     if not begun:
         shutil.rmtree(folder)
 

@@ -1,7 +1,7 @@
 """`evomerge check`: everything that preflight finds, a dry run, and what both come to."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ class Checked:
         found, dry = self.prepared.findings, self.dry_run
         return {
             "ok": True,
-            "facts": dict(self.prepared.facts),
+            "facts": _joined(self.prepared.facts),
             **(found.as_json() if found else {}),
             "dry_run": dry.as_json() if dry else None,
             "barriers": dry.barriers.as_json() if dry else None,
@@ -81,6 +81,14 @@ def check_run_file(run_file: Path, *, dry_run: bool, say: Say, show: Say) -> Che
     return Checked(prepared, dry, estimated, advice)
 
 
+def _joined(facts: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Facts by name; those of one name (notes, say) in one text."""
+    found: dict[str, str] = {}
+    for name, value in facts:
+        found[name] = f"{found[name]}; {value}" if name in found else value
+    return found
+
+
 def check_command(run_file: Path, *, dry_run: bool, quiet: bool) -> dict[str, Any]:
     """What the command does: prints the text unless `quiet`; progress goes to stderr.
 
@@ -100,7 +108,7 @@ def check_command(run_file: Path, *, dry_run: bool, quiet: bool) -> dict[str, An
         facts = check_recipe(run_file)
         show("\n".join(f"{name:<24} {value}" for name, value in facts))
         show(f"everything checked; start with: evomerge merge {run_file} OUT")
-        return {"ok": True, "facts": dict(facts)}
+        return {"ok": True, "facts": _joined(facts)}
     checked = check_run_file(run_file, dry_run=dry_run, say=say, show=show)
     show(f"everything checked; start with: evomerge search {run_file}")
     return checked.as_json()

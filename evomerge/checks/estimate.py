@@ -1,11 +1,12 @@
 """The estimate: how long the whole run is going to take, from what two candidates took."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from evomerge.config import RunFile
-from evomerge.legs import SEARCHING, legs_of
+from evomerge.legs import BY_CHANCE, SEARCHING, legs_of
 from evomerge.two_stages import FIRST_CHANCE, FIRST_PHASE
 
 if TYPE_CHECKING:
@@ -56,8 +57,9 @@ class Estimate:
         candidate_seconds: of a candidate of the search, on one evaluator.
         per_hour: candidates in an hour, by all evaluators.
         phases: everything that costs time.
-        hours: of all of them and the start.
+        hours: of all of them and the start; what `search.budget.hours` bounds no longer than that.
         limit: `search.budget.hours`; None: there is none.
+        sooner: limits beside, which may end the search before that.
     """
 
     evaluators: int
@@ -72,6 +74,7 @@ class Estimate:
     phases: tuple[Phase, ...]
     hours: Span
     limit: float | None
+    sooner: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
         """As `check --json` has it."""
@@ -101,10 +104,10 @@ def estimate(prepared: "Prepared", dry_run: "DryRun", evaluators: int | None) ->
     each = seconds(answers, merges)
     begun = dry_run.start_seconds / 3600
     phases: list[Phase] = []
-    for name, count, asked in _phases(prepared, answers):
+    for name, count, asked, bound in _phases(prepared, answers):
         one = each if asked is answers else seconds(asked)
-        hours = (count * one[0] / workers / 3600, count * one[1] / workers / 3600)
-        phases.append(Phase(name, count, asked, hours))
+        low, high = (min(count * part / workers / 3600, bound) for part in one)
+        phases.append(Phase(name, count, asked, (low, high)))
     return Estimate(
         evaluators=workers,
         known=evaluators is not None,
@@ -118,6 +121,11 @@ def estimate(prepared: "Prepared", dry_run: "DryRun", evaluators: int | None) ->
         phases=tuple(phases),
         hours=(begun + sum(p.hours[0] for p in phases), begun + sum(p.hours[1] for p in phases)),
         limit=config.search.budget.hours,
+        sooner=tuple(
+            name
+            for name in ("answers", "tokens", "patience")
+            if getattr(config.search.budget, name) is not None
+        ),
     )
 
 
@@ -143,11 +151,13 @@ def _sizes(prepared: "Prepared", split: str) -> Mapping[str, int]:
     return sizes
 
 
-def _phases(prepared: "Prepared", answers: Span) -> Iterator[tuple[str, int, Span]]:
-    """Name, evaluations and answers of each leg of the night."""
+def _phases(prepared: "Prepared", answers: Span) -> Iterator[tuple[str, int, Span, float]]:
+    """Name, evaluations, answers and most hours of each leg of the night."""
     config = prepared.config
     searched = ""
-    for leg in legs_of(prepared, config.search.budget):
+    legs = legs_of(prepared, config.search.budget)
+    bounds = {leg.phase: leg.hours for leg in legs if leg.hours is not None}
+    for leg in legs:
         asked = (float(leg.items), float(leg.items))
         if leg.phase in SEARCHING:
             searched, asked = leg.phase, answers
@@ -159,4 +169,9 @@ def _phases(prepared: "Prepared", answers: Span) -> Iterator[tuple[str, int, Spa
                 asked = (asked[0] / 4, asked[1])
         elif leg.phase not in SEARCHING:
             name = leg.phase
-        yield name, leg.evaluations, asked
+        yield (
+            name,
+            leg.evaluations,
+            asked,
+            bounds.get(BY_CHANCE.get(leg.phase, leg.phase), math.inf),
+        )

@@ -63,8 +63,11 @@ def _estimate(found: Estimate) -> Iterable[str]:
             f"{phase.evaluations} evaluations, {_span(phase.hours, hours_text)}",
             indent=4,
         )
-    limit = f"; search.budget.hours ends the search after {found.limit:g}" if found.limit else ""
+    limit = f"; search.budget.hours ends the search after {found.limit:g} h" if found.limit else ""
     yield line("the whole run", f"{_span(found.hours, hours_text)}{limit}")
+    if found.sooner:
+        names = ", ".join(f"search.budget.{name}" for name in found.sooner)
+        yield line("", f"less where {names} ends the search before that")
     yield line(
         "", "one evaluator worked alone; several share memory and disk, and take longer each"
     )

@@ -23,7 +23,7 @@ def too_little_memory(recipe: Recipe, sources: Sources, engine: Engine) -> str:
     """
     import torch
 
-    from evomerge.merge.placement import free_host_memory
+    from evomerge.merge.host_memory import free_host_memory
     from fitness.engines.resident import DTYPES, pick_device
 
     device = pick_device(engine.device)

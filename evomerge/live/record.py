@@ -1,21 +1,14 @@
-"""Reading a run's record over hours without leaving a trace in its folder.
-
-SQLite's write-ahead log wants a reader to write, too: whoever closes a database last folds the log in.
-So a run that is being driven is opened for reading alone, one that is not as a file that never changes,
-and one that died with a log, from a copy of both.
-"""
+"""Reading a run's record over hours without leaving a trace in its folder."""
 
 import json
-import shutil
 import sqlite3
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from evomerge.runs.database import SCHEMA_VERSION
-from evomerge.runs.folder import is_driven
+from evomerge.runs.folder import reading_uri
 from search_spaces.errors import InputError
 
 
@@ -48,25 +41,7 @@ def reading(folder: Path) -> Iterator[Record]:
             f"'{folder}'", "it holds no run (no run.db)", str(path), "name a run's folder"
         )
     with ExitStack() as kept:
-        yield kept.enter_context(_opened(_uri(path, kept), path))
-
-
-def _uri(path: Path, kept: ExitStack) -> str:
-    """Of the database as it is to be opened; `kept`: its copy, if one had to be made."""
-    log = path.with_name("run.db-wal")
-    if is_driven(path.parent):
-        return f"file:{_quoted(path)}?mode=ro"
-    try:
-        if log.stat().st_size:
-            place = kept.enter_context(tempfile.TemporaryDirectory(prefix="evomerge-record-"))
-            for file in (path, log):  # the log last: what is folded in meanwhile, it still has
-                shutil.copy(file, place)
-            return f"file:{_quoted(Path(place) / path.name)}"
-    except FileNotFoundError:
-        if log.exists():
-            raise  # the database itself is gone
-        # There is no log, or none any more: it was folded in by somebody who closed the run.
-    return f"file:{_quoted(path)}?mode=ro&immutable=1"
+        yield kept.enter_context(_opened(reading_uri(path, kept), path))
 
 
 @contextmanager
@@ -89,7 +64,3 @@ def _opened(uri: str, path: Path) -> Iterator[Record]:
                 "use the evomerge that wrote it (see run.yaml, frozen.packages)",
             )
         yield record
-
-
-def _quoted(path: Path) -> str:
-    return str(path.resolve()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")

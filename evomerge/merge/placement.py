@@ -15,6 +15,8 @@ from typing import Protocol
 
 import torch
 
+from evomerge.merge.host_memory import free_host_memory
+
 _HEADROOM = 0.9
 """Share of free memory that sources may take: kernels, the allocator and others need some."""
 _AHEAD = 16
@@ -98,18 +100,6 @@ def place_here(
         return place(size, device)
     device_free = max(0, torch.cuda.mem_get_info(device)[0] - reserved)
     return place(size, device, device_free=device_free, host_free=free_host_memory(), limit=limit)
-
-
-def free_host_memory() -> int:
-    """Bytes of memory that can be had without swapping; 0 where the system does not say."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as stream:
-            for line in stream:
-                if line.startswith("MemAvailable:"):
-                    return 1024 * int(line.split()[1])
-    except OSError:
-        pass
-    return 0
 
 
 class Placed:

@@ -41,19 +41,22 @@ class Database:
     Args:
         path: of `run.db`.
         create: make a new, empty one.
+        uri: how SQLite is to open it (`folder.reading_uri`); None: to read and to write.
 
     Raises:
         InputError: no database there, or one of another schema version.
     """
 
-    def __init__(self, path: Path, *, create: bool = False) -> None:
+    def __init__(self, path: Path, *, create: bool = False, uri: str | None = None) -> None:
         self.path = path
         self._items: list[ItemRow] = []
         if not create and not path.is_file():
             raise InputError(
                 f"'{path.parent}'", "it holds no run (no run.db)", str(path), "name a run's folder"
             )
-        self._connection = sqlite3.connect(path, isolation_level=None, timeout=30)
+        self._connection = sqlite3.connect(
+            uri or path, isolation_level=None, timeout=30, uri=uri is not None
+        )
         if create:
             self._connection.execute("PRAGMA journal_mode = WAL")  # stays with the file
             schema = files("evomerge.runs").joinpath("schema.sql").read_text()

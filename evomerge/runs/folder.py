@@ -3,9 +3,10 @@
 import fcntl
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -33,8 +34,11 @@ PACKAGES = (
 class RunFolder:
     """A run on disk. Use `create` or `open`; `lock` before driving it."""
 
-    def __init__(self, path: Path, config: RunFile, database: Database) -> None:
+    def __init__(
+        self, path: Path, config: RunFile, database: Database, kept: ExitStack | None = None
+    ) -> None:
         self.path = path
+        self._kept = kept or ExitStack()
         self.config = config
         self.database = database
         self._lock: int | None = None
@@ -95,7 +99,11 @@ class RunFolder:
         Raises:
             InputError: no run there, or one that another version wrote.
         """
-        database = Database(path / "run.db")
+        kept = ExitStack()
+        record = path / "run.db"
+        # somebody else's run, or one on a disk that is mounted for reading
+        only_read = record.is_file() and not os.access(path, os.W_OK)
+        database = Database(record, uri=reading_uri(record, kept) if only_read else None)
         config = load_run_file(path / "run.yaml")
         if config.frozen is None or config.frozen.version != SCHEMA_VERSION:
             found = config.frozen.version if config.frozen else "none"
@@ -105,7 +113,7 @@ class RunFolder:
                 str(path / "run.yaml"),
                 "use the evomerge that wrote it",
             )
-        return cls(path, config, database)
+        return cls(path, config, database, kept)
 
     def lock(self) -> None:
         """Become the run's only driver, until `close` or the process ends.
@@ -113,7 +121,15 @@ class RunFolder:
         Raises:
             InputError: another driver is at work.
         """
-        descriptor = os.open(self.path / "driver.lock", os.O_CREAT | os.O_RDWR)
+        try:
+            descriptor = os.open(self.path / "driver.lock", os.O_CREAT | os.O_RDWR)
+        except OSError as error:
+            raise InputError(
+                f"'{self.path}'",
+                f"a run is continued in its folder, and that cannot be written ({error.strerror})",
+                str(self.path),
+                "copy the run to a folder of yours, and continue it there",
+            ) from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -170,6 +186,7 @@ class RunFolder:
     def close(self) -> None:
         """Close the database and give the lock back."""
         self.database.close()
+        self._kept.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -188,6 +205,37 @@ def is_driven(folder: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def reading_uri(path: Path, kept: ExitStack) -> str:
+    """Of a run's database as a reader opens it who leaves no trace in its folder.
+
+    SQLite's write-ahead log wants a reader to write, too: whoever closes a database last folds the log
+    in. So a run that is being driven is opened for reading alone, one that is not as a file that never
+    changes, and one that died with a log, from a copy of both.
+
+    Args:
+        path: of `run.db`.
+        kept: of the copy, if one has to be made.
+    """
+    log = path.with_name("run.db-wal")
+    if is_driven(path.parent):
+        return f"file:{_quoted(path)}?mode=ro"
+    try:
+        if log.stat().st_size:
+            place = kept.enter_context(tempfile.TemporaryDirectory(prefix="evomerge-record-"))
+            for file in (path, log):  # the log last: what is folded in meanwhile, it still has
+                shutil.copy(file, place)
+            return f"file:{_quoted(Path(place) / path.name)}"
+    except FileNotFoundError:
+        if log.exists():
+            raise  # the database itself is gone
+        # There is no log, or none any more: it was folded in by somebody who closed the run.
+    return f"file:{_quoted(path)}?mode=ro&immutable=1"
+
+
+def _quoted(path: Path) -> str:
+    return str(path.resolve()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
 def _text(config: RunFile) -> str:

@@ -55,7 +55,10 @@ class _Moves:
     def path(self, path: Path) -> Path:
         """Where a path of the run is now."""
         for old, new in self._pairs:
-            if path.is_relative_to(old):
+            if path.is_relative_to(old) and not (
+                # moved by an earlier session, to somewhere below where it was
+                new.is_relative_to(old) and path.is_relative_to(new) and path.exists()
+            ):
                 return new / path.relative_to(old)
         return path
 

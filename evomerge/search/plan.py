@@ -109,7 +109,7 @@ class Clock:
         reached = {
             "answers": _least(plan.answers) <= standing.answers + standing.again,
             "tokens": _least(plan.tokens) <= standing.tokens,
-            "patience": _least(plan.patience) < asked - self._gained[0],
+            "patience": _least(plan.patience) <= asked - self._gained[0],
             "hours": _least(plan.hours) <= hours,
         }
         return next((name for name, so in reached.items() if so), "")

@@ -135,7 +135,7 @@ def test_text() -> None:
     dry = DryRun(2.0, (DryCandidate("uniform", 0.1, 1.0, 4, {"t": 0.5}, {}, {}),), barriers, 5.0)
     estimated = Estimate(
         2, True, 2.0, 0.1, 0.25, 4, 40, (3.0, 10.1), (712.9, 2400.0),
-        (Phase("search", 100, (12.0, 40.0), (0.05, 3.0)),), (0.1, 60.0), 10.0,
+        (Phase("search", 100, (12.0, 40.0), (0.05, 3.0)),), (0.1, 60.0), 10.0, ("tokens", "patience"),
     )  # fmt: skip
     text = trial_text(dry, estimated)
     assert "a - b                  +1.00 ± 0.50  (t +1.25, u +0.50)" in text
@@ -144,6 +144,8 @@ def test_text() -> None:
     assert "3.0 s to 10.1 s on one evaluator, extrapolated from 4 of 40 items" in text
     assert "713 to 2,400 by 2 evaluator(s)" in text
     assert (
-        "the whole run          6 min to 2.5 days; search.budget.hours ends the search after 10"
+        "the whole run          6 min to 2.5 days; search.budget.hours ends the search after 10 h"
         in text
     )
+    sooner = "less where search.budget.tokens, search.budget.patience ends the search before that"
+    assert sooner in " ".join(text.split())

@@ -162,3 +162,18 @@ def test_search_says_the_warnings_before_it_begins(
     assert "warning: expert 'again' is the base" in done.stderr
     assert done.stderr.index("warning: ") < done.stderr.index("starting the evaluators")
     assert "prompt of" not in done.stderr
+
+
+def test_json_keeps_every_note(write_run: Any, monkeypatch: Any, capsys: Any) -> None:
+    speed = {"cost": "tokens_per_second"}
+    changes = {"search.population": 30, "fitness.objectives": ["sums", speed]}
+    assert checked(write_run(changes), monkeypatch, "--no-dry-run") == 0
+    notes = [
+        text.split(maxsplit=1)[1] for text in capsys.readouterr().out.splitlines()
+        if text.strip().startswith("note ")
+    ]  # fmt: skip
+    assert len(notes) > 1
+    assert checked(write_run(changes), monkeypatch, "--no-dry-run", "--json") == 0
+    found = json.loads(capsys.readouterr().out)["facts"]["note"]
+    for note in notes:
+        assert note[:30] in found

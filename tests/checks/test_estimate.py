@@ -68,6 +68,18 @@ def test_racing_gives_a_range(prepared: Check) -> None:
     assert found.limit == 3
 
 
+def test_hours_bound_the_search_and_what_is_by_chance(prepared: Check) -> None:
+    free = estimate(prepared(), PLANTED, 4)
+    bound = free.phases[0].hours[0] / 2
+    limits = {"search.budget.hours": bound, "search.budget.tokens": 1000}
+    found = estimate(prepared(limits), PLANTED, 4)
+    assert phase(found, "search").hours == phase(found, "random search").hours == (bound, bound)
+    assert phase(found, "selection") == phase(free, "selection")
+    saved = 2 * (phase(free, "search").hours[0] - bound)
+    assert found.hours[0] == pytest.approx(free.hours[0] - saved)
+    assert (free.sooner, found.sooner) == ((), ("tokens",))
+
+
 def test_no_random_baseline_and_stacks(prepared: Check) -> None:
     changes = {
         "search.random_baseline": False,

@@ -126,3 +126,24 @@ def test_show_tells_how_many_items_were_answered(write_run, tmp_path, evomerge):
     for candidate in shown["candidates"]:
         assert candidate["items"] == measured[candidate["recipe_hash"]].items
         assert candidate["items"] in (8, 24)
+
+
+def test_an_incumbent_that_cannot_be_scored_leaves_no_run(write_run, evomerge, tmp_path):
+    """Mended, the run file begins in the same folder: nothing was asked that would have to be kept."""
+    objective = tmp_path / "strict.py"
+    objective.write_text(
+        "def strict(answers):\n"
+        "    if any(answer.score for found in answers.values() for answer in found):\n"
+        "        raise ValueError('not today')\n"
+        "    return 0.0\n"
+    )
+    changes = {
+        "fitness.objectives": ["sums", {"flips": "base"}, {"function": f"{objective}:strict"}],
+        "search.budget.evaluations": 8,
+        "search.random_baseline": False,
+    }
+    run_file = write_run(changes)
+    done = evomerge("search", run_file, "--dir", tmp_path / "run")
+    assert done.returncode == 2, done.stderr
+    assert "name another incumbent" in done.stderr
+    assert not (tmp_path / "run").exists()

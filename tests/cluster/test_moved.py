@@ -191,6 +191,18 @@ def test_relative_paths_stay_as_written_where_all_moved_together(frozen):
     assert again.frozen.sources["lunari"].folder == f"{top}/new/models/lunari"
 
 
+def test_below_where_it_was_it_is_moved_once(frozen):
+    """`--moved` stays in the command that continues a run, and is said again."""
+    config, top = frozen
+    (top / "old").rename(top / "new")
+    (top / "old").mkdir()
+    (top / "new").rename(top / "old" / "archive")
+    option = f"{top}/old={top}/old/archive"
+    once = found_again(config, [option])
+    assert once.frozen.sources["lunari"].folder == f"{top}/old/archive/models/lunari"
+    assert found_again(once, [option]) == once
+
+
 def test_only_whole_names_are_prefixes(frozen):
     """`/data/model` is not the beginning of `/data/models`."""
     config, top = frozen

@@ -145,7 +145,7 @@ def test_too_little_memory_is_said_and_weights_are_compared(
     made = family("llama")
     sources, recipe = open_sources(made.folders), recipe_of("linear", WEIGHTS)
     out = exported(recipe, sources, tmp_path / "out")
-    monkeypatch.setattr("evomerge.merge.placement.free_host_memory", lambda: 1000)
+    monkeypatch.setattr("evomerge.merge.host_memory.free_host_memory", lambda: 1000)
     found = verify(out, subject_of(recipe, sources, made.folders, config_of(quickstart)))
     assert (found.problems, found.comparison) == ((), None)
     assert "GB to load" in found.note
@@ -224,7 +224,7 @@ GB = 10**9
 )
 def test_free_memory_of_the_machine_and_of_the_gpu(case, monkeypatch, device, host, gpu, said):
     _, subject = case
-    monkeypatch.setattr("evomerge.merge.placement.free_host_memory", lambda: host)
+    monkeypatch.setattr("evomerge.merge.host_memory.free_host_memory", lambda: host)
     monkeypatch.setattr("fitness.engines.resident.pick_device", torch.device)
     monkeypatch.setattr("torch.cuda.empty_cache", lambda: None)
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (gpu, 99 * GB))

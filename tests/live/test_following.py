@@ -7,7 +7,6 @@ import time
 
 import pytest
 
-from evomerge.live import record
 from evomerge.live.dashboard import _follow  # pyright: ignore[reportPrivateUsage]
 from evomerge.live.mirror import Mirror
 from evomerge.live.record import reading
@@ -79,7 +78,7 @@ def test_a_log_that_is_folded_in_while_it_is_copied(run, monkeypatch):
             return found
         return copy(source, target)
 
-    monkeypatch.setattr(record.shutil, "copy", folding)
+    monkeypatch.setattr(shutil, "copy", folding)
     with reading(run) as found:
         assert found.select("SELECT count(*) FROM events WHERE kind = 'late'") == [(1,)]
     assert len(steps) == 2

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from evomerge.merge.placement import Placed, Placement, free_host_memory, place, place_here
+from evomerge.merge.placement import Placed, Placement, place, place_here
 
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
 GB = 10**9
@@ -41,10 +41,6 @@ def test_on_a_cpu_sources_stay_in_their_files():
         "40.00 GB of sources: mapped from their files, merged on the CPU"
     )
     assert place_here(40 * GB, CPU) == placement
-
-
-def test_free_memory_is_read():
-    assert free_host_memory() > 10**7
 
 
 class Held:

@@ -2,6 +2,10 @@
 
 import os
 import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 import yaml
@@ -47,6 +51,48 @@ def test_a_run_opens_as_it_was_created(config, tmp_path):
     assert again.database.meta("variables") == ["weight.a"]
     again.close()
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["run"], "nothing is left beside it"
+
+
+READ = """
+import os, sys
+from pathlib import Path
+from evomerge.runs.folder import RunFolder
+from search_spaces.errors import InputError
+if os.getuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+run = RunFolder.open(Path(sys.argv[1]))
+print(run.database.meta("variables"))
+try:
+    run.lock()
+except InputError as error:
+    print(error)
+run.close()
+"""
+
+
+@pytest.mark.parametrize("died", [False, True])
+def test_a_run_in_a_folder_of_somebody_elses_is_read(died, config):
+    """Also one that died with a log, which nobody may fold in."""
+    with tempfile.TemporaryDirectory() as top:  # pytest's own folders are the user's alone
+        place = Path(top) / "run"
+        made = RunFolder.create(place, config, begin)
+        made.database.set_meta("variables", ["weight.b"])
+        if died:
+            shutil.copytree(place, place.with_name("dead"))
+            place = place.with_name("dead")
+        made.close()
+        assert bool((place / "run.db-wal").exists()) is died
+        Path(top).chmod(0o755)
+        place.chmod(0o555)
+        before = {file.name: file.stat().st_mtime_ns for file in place.iterdir()}
+        done = subprocess.run(
+            [sys.executable, "-c", READ, place], capture_output=True, text=True, check=False
+        )
+        place.chmod(0o755)
+        assert done.stdout.splitlines()[0] == "['weight.b']", done.stderr
+        assert "that cannot be written (Permission denied)" in done.stdout
+        assert {file.name: file.stat().st_mtime_ns for file in place.iterdir()} == before
 
 
 def test_an_empty_folder_will_do_and_a_full_one_will_not(config, tmp_path):

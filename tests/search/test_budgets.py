@@ -111,6 +111,14 @@ def test_tokens_spent_are_known_after_a_crash(schedule, tmp_path):
     assert sum(e.tokens for e in database.evaluations("search").values()) == 14 * len(found)
 
 
+@pytest.mark.parametrize("patience", [8, 12, 16])
+def test_patience_is_the_candidates_without_a_gain(patience, tmp_path):
+    """Looked at after each generation of 8; nothing is gained after the first."""
+    found, ended = search(tmp_path / "run.db", plan("generational", patience=patience), Flat())
+    assert ended["reason"] == "patience"
+    assert len(found) == 8 + 8 * -(-patience // 8)
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_plateau_is_no_gain_beyond_the_error(schedule, tmp_path):
     """Gains there are, but smaller than the front's error: patience runs out all the same."""
