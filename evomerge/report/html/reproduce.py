@@ -55,9 +55,8 @@ def _once_more(story: Story, place: str) -> list[str]:
     now = {kind: found["limit"] for kind, found in story.summary["limits"].items()}
     raised = " ".join(f"--{k} {v}" for k, v in now.items() if v is not None and v != begun[k])
     search, why = f"evomerge search {place}/run.yaml --dir AGAIN", "the whole search once more"
-    if (
-        raised and story.summary["first_stage"]
-    ):  # its share is of the budget that the run began with
+    # a first stage's share is of the budget that the run began with
+    if raised and story.summary["first_stage"]:
         return [f"{search}    # {why}", f"evomerge resume AGAIN {raised}    # as it was raised"]
     return [" ".join(filter(None, [search, raised])) + f"    # {why}"]
 
