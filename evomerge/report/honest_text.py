@@ -57,9 +57,19 @@ def answers_table(honesty: Honesty) -> Grid:
 
 
 def sentences(honesty: Honesty) -> list[str]:
-    """What the figures come to, for the last score (the mean, where there is one) and warnings."""
-    name = list(honesty["scores"])[-1]
+    """What the figures come to, for the mean or else score by score, and warnings."""
     found = [f"the winner is the same model as {label_of(other)}" for other in honesty["same"]]
+    if honesty["missing"]:
+        names = ", ".join(honesty["missing"])
+        found.append(f"no test score for {names}: it is not known which source is the best")
+    for name in honesty["judged"]:
+        found += _of_score(honesty, name)
+    return found
+
+
+def _of_score(honesty: Honesty, name: str) -> list[str]:
+    """What the figures come to for one score."""
+    found: list[str] = []
     survived = next(s for s in honesty["survived"] if s["objective"] == name)
     pairs = {p["baseline"]: p for p in honesty["comparisons"] if p["objective"] == name}
     best = survived["source"]
@@ -67,8 +77,7 @@ def sentences(honesty: Honesty) -> list[str]:
         found.append(_against(name, best, pairs[best], len(pairs)))
     found += _clear(name, pairs) + _left(survived)
     found.append(_luck(name, honesty["scores"][name]))
-    found += [text for text in (_unfinished(p, honesty["answers"]) for p in pairs.values()) if text]
-    return found
+    return [*found, *filter(None, (_unfinished(p, honesty["answers"]) for p in pairs.values()))]
 
 
 def _against(name: str, best: str, pair: Mapping[str, Any], tests: int) -> str:
@@ -133,9 +142,10 @@ def _unfinished(pair: Mapping[str, Any], answers: Mapping[str, Any]) -> str:
     if not fewer or pair["gain"] <= 0 or pair["gain_unfinished"] < NOTABLE * pair["gain"]:
         return ""
     return (
-        f"warning: {_points(pair['gain_unfinished'])} of the {_points(pair['gain'])} points over"
-        f" {label_of(pair['baseline'])} come from {pair['unfinished']} items where an answer was cut"
-        f" or could not be read ({theirs['unfinished']} of its answers, {ours['unfinished']} of the"
+        f"warning: {_points(pair['gain_unfinished'])} of the {_points(pair['gain'])} points of"
+        f" {pair['objective']} over {label_of(pair['baseline'])} come from"
+        f" {pair['unfinished']} items where an answer was cut or could not be read"
+        f" ({theirs['unfinished']} of its answers, {ours['unfinished']} of the"
         f" winner's); where both answered, the gain is {_points(pair['gain_finished'])}"
     )
 

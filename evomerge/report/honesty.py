@@ -35,7 +35,9 @@ def honesty(
         Else `comparisons` (`honest_gain.comparisons`), `answers` (`honest_gain.answers`), `scores`
         (by objective: on `search` and `selection` items plain and corrected, and on `test` items),
         `survived` (by objective: the gain over the best source on each kind of items), `same` (models
-        that the winner is equal to) and `sentences` that say it in words.
+        that the winner is equal to), `judged` (the scores that say whether it is better: the mean, or
+        each where there is none), `missing` (sources without a test score) and `sentences` that say
+        it in words.
     """
     scores = scores_of(run, goals, averaged)
     if WINNER not in measured or not scores:
@@ -51,6 +53,8 @@ def honesty(
         "scores": _scores(run, goals, candidates, scores, splits),
         "survived": [_survived(score, measured, splits) for score in scores],
         "same": sorted(same),
+        "judged": [s.name for s in (scores[-1:] if len(scores[-1].parts) > 1 else scores)],
+        "missing": [name for name in run.config.models.sources if name not in measured],
     }
     return content | {"sentences": sentences(content)}
 

@@ -65,14 +65,18 @@ def mean_of(estimates: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def verdict(summary: Mapping[str, Any]) -> str:
-    """What the winner gained on the test items, in one sentence; empty where no mean has a meaning."""
+    """What the winner gained on the test items, in one sentence; empty where no mean has a meaning, or
+    no source a score."""
     found = summary["baselines"]
     one = [o["name"] for o in summary["objectives"]]
     plain = len(one) == 1 and summary["objectives"][0]["direction"] == "maximize"
     if "winner" not in found or not (summary["averaged"] or plain):
         return ""
     means = {name: mean_of([values[n] for n in one]) for name, values in found.items()}
-    best = max((n for n in means if n not in LABELS), key=lambda n: means[n]["value"])
+    sources = [n for n in means if n not in LABELS]
+    if not sources:
+        return ""
+    best = max(sources, key=lambda n: means[n]["value"])
     rivals = ("uniform", "merged", "best_start", "random_search")
     others = [best, *(n for n in rivals if n in means)]
     gains = [

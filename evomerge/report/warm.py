@@ -40,15 +40,24 @@ def warm_start(
         None,
     )
     told = {"run": found["run"], "candidates": count, "winner": winner}
-    return told | {"sentence": _sentence(told)}
+    chance = bool(database.candidates("random"))
+    return told | {"sentence": _sentence(told, chance)}
 
 
-def _sentence(told: Mapping[str, Any]) -> str:
-    """What it means for the other figures, which know nothing of that run."""
+def _sentence(told: Mapping[str, Any], chance: bool) -> str:
+    """What it means for the other figures, which know nothing of that run.
+
+    Args:
+        told: as `warm_start` returns it.
+        chance: whether there is a random search to compare with.
+    """
     begun = f"the search began with {told['candidates']} candidates of {told['run']}"
     if told["winner"] is not None:
+        without = "random search had no such start, and " if chance else ""
         return (
             f"{begun}, and the winner is one of them (its candidate {told['winner']}): it was found there; "
-            "random search had no such start, and the luck of that run's pick is not taken out of the scores"
+            f"{without}the luck of that run's pick is not taken out of the scores"
         )
+    if not chance:
+        return begun
     return f"{begun}; random search had no such start, so its budget was smaller by that run's"

@@ -89,6 +89,8 @@ def _report(models):
              "share": 0.25}
         ],
         "same": [],
+        "judged": ["a"],
+        "missing": [],
     }  # fmt: skip
 
 
@@ -96,7 +98,7 @@ def test_a_gain_that_is_finished_answers_is_warned_of():
     report = _report({name: MODELS[name] for name in ("base", "winner")})
     said = sentences(report)
     warning = next(s for s in said if s.startswith("warning"))
-    assert "+50.0 of the +50.0 points over base come from 2 items" in warning
+    assert "+50.0 of the +50.0 points of a over base come from 2 items" in warning
     assert "(2 of its answers, 0 of the winner's)" in warning
     assert "where both answered, the gain is +0.0" in warning
     finished = {

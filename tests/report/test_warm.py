@@ -4,8 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from evomerge.evaluation import Evaluation, Outcome
 from evomerge.report.warm import WARM_START, warm_start
 from evomerge.runs.database import Database
+from evomerge.runs.rows import CandidateRow
 
 
 @pytest.fixture
@@ -15,6 +17,11 @@ def database(tmp_path):
     with_facts.set_meta(WARM_START, {"run": "runs/night", "search": taken})
     yield with_facts
     with_facts.close()
+
+
+def random_search(database):
+    row = CandidateRow("random", 0, 0, (0.3, "ties"), "chance", False)
+    database.record("chance", "search", Evaluation(Outcome.MERGE_FAILED, "no"), [row])
 
 
 def asked(*genomes):
@@ -31,10 +38,19 @@ def test_a_winner_that_the_other_run_had_found(database):
 
 @pytest.mark.parametrize("chosen", [0, None])
 def test_another_winner_or_none_yet(database, chosen):
+    random_search(database)
     found = warm_start(database, asked((0.1, "ties"), (1.0, "linear")), chosen)
     assert found is not None
     assert found["winner"] is None
     assert "random search had no such start" in found["sentence"]
+
+
+@pytest.mark.parametrize("chosen", [0, 1])
+def test_without_a_random_search_none_is_spoken_of(database, chosen):
+    found = warm_start(database, asked((0.1, "ties"), (1.0, "linear")), chosen)
+    assert found is not None
+    assert "began with 2 candidates of runs/night" in found["sentence"]
+    assert "random search" not in found["sentence"]
 
 
 def test_a_cold_start_says_nothing(tmp_path):

@@ -19,6 +19,7 @@ class Timed:
         worker: which evaluator.
         finished: when it was recorded, seconds since 1970.
         answers: items answered for it.
+        reason: why it failed; empty where it did not.
     """
 
     recipe_hash: str
@@ -30,6 +31,7 @@ class Timed:
     worker: str
     finished: float
     answers: int
+    reason: str
 
     @property
     def seconds(self) -> float:

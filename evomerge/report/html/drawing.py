@@ -52,10 +52,13 @@ def hover(title: str, lines: Sequence[str]) -> str:
     return "<br>".join([f"<b>{lettering(title)}</b>", *map(lettering, lines)])
 
 
-def candidate_hover(entry: Mapping[str, Any], sources: Sequence[str], title: str = "") -> str:
+def candidate_hover(
+    entry: Mapping[str, Any], sources: Sequence[str], kept: int, title: str = ""
+) -> str:
     """What a candidate is, in lines: scores, recipe in short, its hash."""
     items = f"on {entry['items']} search items"
-    lines = [*estimates(entry["objectives"]), items, *genome_lines(entry["genome"], sources)]
+    lines = [*estimates(entry["objectives"]), items]
+    lines += genome_lines(entry["genome"], sources, kept)
     lines.append(f"recipe {entry['recipe_hash'][:12]}")
     return hover(title or f"candidate {entry['id']}", lines)
 

@@ -88,13 +88,10 @@ def _over_time(story: Story) -> str:
 
 def _table(story: Story) -> str:
     reasons: dict[str, list[str]] = {}
-    for entry in story.summary["candidates"]:
-        if entry["outcome"] != "scored":
-            reasons.setdefault(entry["outcome"], []).append(entry["reason"])
-    rows = []
-    for outcome in dict.fromkeys(t.outcome for t in story.timed if t.outcome != "scored"):
-        count = sum(t.outcome == outcome for t in story.timed)
-        rows.append([outcome, next(iter(reasons.get(outcome, [])), "–"), str(count)])
+    for timed in story.timed:
+        if timed.outcome != "scored":
+            reasons.setdefault(timed.outcome, []).append(timed.reason)
+    rows = [[outcome, said[0] or "–", str(len(said))] for outcome, said in reasons.items()]
     head = ["outcome", "the first reason", "evaluations"]
     return table(head, rows, "Failures; a failed candidate has no score and cannot win", words=2)
 

@@ -46,7 +46,7 @@ def front(story: Story) -> Section:
         title, drawn = "The best candidates", _ranking(story, members)
     else:
         title, drawn = "The Pareto front", _scatter(story, scored, members)
-        if len(names) > 2:
+        if len(names) > 2 and members:
             drawn += _parallel(story, members)
     return Section("front", title, _words(story, members) + drawn + _table(story, members))
 
@@ -60,6 +60,13 @@ def _words(story: Story, members: Sequence[Entry]) -> str:
         if len(goals.names) > 1
         else f"Candidates ordered by {ways}."
     )
+    if not story.feasible:
+        nobody = "no candidate has kept every constraint."
+        text = (
+            f"Nobody is on the front by {ways}: {nobody}"
+            if len(goals.names) > 1
+            else f"{text} But {nobody}"
+        )
     text += (
         " Bars are 95 % intervals. Candidates are placed by the search items, on which they were also"
         " chosen, so the best of them were lucky too; models marked “test items” were scored on items"
@@ -110,8 +117,8 @@ def _hover(story: Story, entry: Entry) -> str:
     """What a candidate is; the winner's point lies on others', so it says so whoever is on top."""
     title = ""
     if story.best is not None and entry["id"] == story.best["id"]:
-        title = f"{WINNER if story.final else 'best so far'}: candidate {entry['id']}"
-    return candidate_hover(entry, list(story.config.models.sources), title)
+        title = f"{story.called}: candidate {entry['id']}"
+    return candidate_hover(entry, list(story.config.models.sources), story.kept, title)
 
 
 def _trace(
@@ -160,8 +167,7 @@ def _marked(story: Story) -> list[dict[str, Any]]:
             trace["legendgroup"] = where
         traces.append(trace)
     if story.best is not None:
-        what = WINNER if story.final else "best so far"
-        traces.append(_one(story, what, story.best["objectives"], "search items"))
+        traces.append(_one(story, story.called, story.best["objectives"], "search items"))
     if WINNER in story.summary["baselines"]:
         traces.append(_one(story, WINNER, story.summary["baselines"][WINNER], "test items"))
     return traces
@@ -180,7 +186,7 @@ def _grouped(traces: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _one(
     story: Story, name: str, objectives: Mapping[str, Mapping[str, float]], where: str
 ) -> dict[str, Any]:
-    ours = name in (WINNER, "best so far")
+    ours = name in (WINNER, story.called)
     symbol, colour = mark_of(WINNER if ours else name)
     hollow = where == "test items"
     marker = {

@@ -96,7 +96,7 @@ def _way(story: Story) -> str:
     if finalists:
         steps.append(("selection items", f"{finalists} finalists scored again"))
     if story.best is not None:
-        last = "winner" if story.final else "best so far"
+        last = story.called
         steps.append((last, f"candidate {story.best['id']}, {story.best['recipe_hash'][:12]}"))
     boxes = "".join(f"<li><b>{esc(title)}</b> {esc(text)}</li>" for title, text in steps)
     return f'<ol class="way">{boxes}</ol>'

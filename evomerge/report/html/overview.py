@@ -10,10 +10,13 @@ from evomerge.report.html.failures import troubles
 from evomerge.report.html.section import Section, bullets, esc, paragraph
 from evomerge.report.html.story import Story
 from evomerge.report.names import WINNER, label_of
+from evomerge.report.stacks import sentences_of
 from evomerge.report.tables import lookup_cost, verdict
 
-SAID_ABOVE = ("points over the best source (", "the winner is the same model as")
-"""Parts of the honest sentences that the margins say already."""
+SAID_ABOVE = (
+    "points over the best source (", "the winner is the same model as", "which source is the best",
+)  # fmt: skip
+"""Parts of the honest sentences that the margins or the answer say already."""
 RIVALS = ("uniform", "greedy_soup", "merged", "best_start", "random_search")
 
 
@@ -21,6 +24,7 @@ def overview(story: Story) -> Section:
     """Headline, numbers, and four short answers."""
     parts = [_strip(story), "<h3>What was searched</h3>", paragraph(_searched(story))]
     parts += [paragraph(text) for text in _going(story)]
+    parts.append(bullets(sentences_of(story.summary["stacks"])))
     parts += ["<h3>Who won</h3>", paragraph(headline(story)), bullets(_margins(story))]
     parts += ["<h3>Should you believe it?</h3>", _belief(story)]
     wrong = troubles(story)
@@ -43,15 +47,41 @@ def headline(story: Story) -> str:
         f"{n} {estimate(e['value'], e['se'])}" for n, e in best["objectives"].items()
     )
     if not story.final:
-        return (
-            f"Nobody yet: the search is {summary['status']}. The best so far is candidate"
-            f" {best['id']} ({scores} on search items, where luck flatters the best)."
-        )
+        return _without_winner(story, best, scores)
     if WINNER not in summary["baselines"]:
         return f"Candidate {best['id']} was chosen ({scores} on search items); not tested yet."
     tested = summary["baselines"][WINNER]
     scores = ", ".join(f"{n} {estimate(e['value'], e['se'])}" for n, e in tested.items())
-    return f"Candidate {best['id']} won, with {scores} on test items that the search never saw."
+    won = f"Candidate {best['id']} won, with {scores} on test items that the search never saw"
+    if story.reopened:
+        won += (
+            ", under the budget before it was raised;"
+            f" the search is {summary['status']}, and another may win"
+        )
+    return f"{won}."
+
+
+def _without_winner(story: Story, best: Mapping[str, Any], scores: str) -> str:
+    """Why nobody won, or not yet, and who comes nearest to it."""
+    done = story.summary["status"] == "done"
+    nobody = "Nobody" if done else f"Nobody yet: the search is {story.summary['status']}"
+    if not story.feasible:
+        kept = (
+            "no candidate kept every constraint"
+            if done
+            else "no candidate has kept every constraint"
+        )
+        return (
+            f"{nobody}{':' if done else ', and'} {kept}. The nearest to it is candidate {best['id']}"
+            f" ({scores} on search items)."
+        )
+    if done:
+        nobody += ": no finalist was scored on the selection items"
+    so_far = "" if done else " so far"
+    return (
+        f"{nobody}. The best{so_far} is candidate {best['id']} ({scores} on search items, where luck"
+        " flatters the best)."
+    )
 
 
 def first_stage(story: Story) -> Mapping[str, Any]:
@@ -63,12 +93,11 @@ def _strip(story: Story) -> str:
     """The few numbers that come first."""
     budget, summary = story.summary["budget"], story.summary
     cells: list[tuple[str, str, str]] = []
-    pair = main_comparison(story)
-    if pair is not None:
+    for pair in filter(None, over_best_source(story).values()):
         low, high = 100 * pair["low"], 100 * pair["high"]
         name = label_of(pair["baseline"])
         cells.append(
-            (f"{100 * pair['gain']:+.1f}", f"points over {name}, the best source",
+            (f"{100 * pair['gain']:+.1f}", f"points over {name}, the {_best_source(story)}",
              f"{pair['objective']}, 95 % {low:+.1f} to {high:+.1f}")
         )  # fmt: skip
     share = (
@@ -78,7 +107,7 @@ def _strip(story: Story) -> str:
     cells.append(
         (duration(story.clock.total), "at work", f"{summary['answers']:,} answers to search items")
     )
-    if len(story.goals.names) > 1:
+    if len(story.goals.names) > 1 and story.feasible:
         front = sum(c["on_front"] for c in summary["candidates"])
         cells.append(
             (f"{front}", "on the front", f"hypervolume {summary['hypervolume']:.4f}"
@@ -91,20 +120,29 @@ def _strip(story: Story) -> str:
     return f'<dl class="strip">{boxes}</dl>'
 
 
-def main_comparison(story: Story) -> Mapping[str, Any] | None:
-    """The winner against the best source, by the last score (the mean, where there is one)."""
+def over_best_source(story: Story) -> dict[str, Mapping[str, Any] | None]:
+    """By the mean, or by each score where there is none, the winner against the best source; None: it
+    is that source."""
     honesty = story.summary["honesty"]
-    if honesty is None:
-        return None
-    last = honesty["survived"][-1]
-    return _pairs(story).get(last["source"])
+    names = honesty["judged"] if honesty else []
+    return {name: _pairs(story, name).get(_source(story, name)) for name in names}
 
 
-def _pairs(story: Story) -> dict[str, Mapping[str, Any]]:
-    """The winner's comparisons by the last score."""
-    honesty = story.summary["honesty"]
-    name = honesty["survived"][-1]["objective"]
-    return {p["baseline"]: p for p in honesty["comparisons"] if p["objective"] == name}
+def _source(story: Story, name: str) -> str | None:
+    """The best source by a score; None: no source has one."""
+    survived = story.summary["honesty"]["survived"]
+    return next(found["source"] for found in survived if found["objective"] == name)
+
+
+def _best_source(story: Story) -> str:
+    """What that source may be called."""
+    return "best source that was scored" if story.unscored_sources else "best source"
+
+
+def _pairs(story: Story, name: str) -> dict[str | None, Mapping[str, Any]]:
+    """The winner's comparisons by a score."""
+    pairs = story.summary["honesty"]["comparisons"]
+    return {p["baseline"]: p for p in pairs if p["objective"] == name}
 
 
 def _searched(story: Story) -> str:
@@ -154,28 +192,58 @@ def _margins(story: Story) -> list[str]:
     honesty = story.summary["honesty"]
     if honesty is None:
         return [line] if (line := verdict(story.summary)) else []
-    pairs = _pairs(story)
-    best = honesty["survived"][-1]["source"]
     found = [f"the winner is the same model as {label_of(other)}" for other in honesty["same"]]
-    for name in (best, *RIVALS):
-        if name in pairs:
-            p = pairs[name]
-            who = f"the best source ({name})" if name == best else label_of(name)
-            found.append(
-                f"{100 * p['gain']:+.1f} points of {p['objective']} over {who}, 95 % interval"
-                f" {100 * p['low']:+.1f} to {100 * p['high']:+.1f}, {probability(p['p_holm'])}"
-                f" ({p['gained']} items gained, {p['lost']} lost of {p['items']})"
-            )
+    for score in honesty["judged"]:
+        pairs, best = _pairs(story, score), _source(story, score)
+        for name in (best, *RIVALS):
+            if name in pairs:
+                p = pairs[name]
+                who = f"the {_best_source(story)} ({name})" if name == best else label_of(str(name))
+                found.append(
+                    f"{100 * p['gain']:+.1f} points of {score} over {who}, 95 % interval"
+                    f" {100 * p['low']:+.1f} to {100 * p['high']:+.1f}, {probability(p['p_holm'])}"
+                    f" ({p['gained']} items gained, {p['lost']} lost of {p['items']})"
+                )
     return found
 
 
 def answer(story: Story) -> tuple[str, str]:
     """Whether to believe that the winner is better: a class (`yes`, `no`, `wait`) and a sentence."""
-    pair = main_comparison(story)
     if story.summary["honesty"] is None:
-        if story.final and WINNER in story.summary["baselines"]:
-            return "wait", "No objective is a task's score, so no gain was tested."
-        return "wait", "Too early to say: nothing was scored on items that the search never saw."
+        return _untested(story)
+    if missing := story.unscored_sources:
+        lack = f"{_listed(missing)} {'has' if len(missing) == 1 else 'have'} no score"
+        yet = "" if all(name in story.summary["unscored"] for name in missing) else " yet"
+        return "wait", f"Not known: {lack} on the test items{yet}, so the best source is not known."
+    found = by_score(story)
+    if len(found) == 1:
+        return next(iter(found.values()))
+    good = [name for name, (kind, _) in found.items() if kind == "yes"]
+    rest = [name for name in found if name not in good]
+    better = "clearly better than the best source on unseen items"
+    if not rest:
+        return "yes", f"Yes: by each score ({_listed(good)}) it is {better}."
+    if not good:
+        return "no", f"No: by none of its scores ({_listed(rest)}) is it {better}."
+    return "no", f"In part: by {_listed(good)} it is {better}; by {_listed(rest)} it is not."
+
+
+def _untested(story: Story) -> tuple[str, str]:
+    """The same where there is no comparison at all."""
+    if story.final and WINNER in story.summary["baselines"]:
+        return "wait", "No objective is a task's score, so no gain was tested."
+    if story.summary["status"] == "done" and not story.final:
+        return "no", "There is no winner to judge."
+    return "wait", "Too early to say: nothing was scored on items that the search never saw."
+
+
+def by_score(story: Story) -> dict[str, tuple[str, str]]:
+    """The same by the mean, or by each score where there is none."""
+    return {name: _judge(story, name, pair) for name, pair in over_best_source(story).items()}
+
+
+def _judge(story: Story, name: str, pair: Mapping[str, Any] | None) -> tuple[str, str]:
+    """The same by one score, from the comparison with the best source."""
     if pair is None:
         return "no", "The winner is one of the sources: take that model, there is nothing to gain."
     source, clear = label_of(pair["baseline"]), pair["p_holm"] < CLEAR
@@ -183,9 +251,9 @@ def answer(story: Story) -> tuple[str, str]:
         return (
             "yes",
             f"Yes: it is clearly better than the best source ({source}) on unseen items."
-            + (_against_chance(story)),
+            + _against_chance(_pairs(story, name)),
         )
-    return "no", _no(pair, source) + _below_chance(story)
+    return "no", _no(pair, source) + _below_chance(_pairs(story, name))
 
 
 def _no(pair: Mapping[str, Any], source: str) -> str:
@@ -200,9 +268,9 @@ def _no(pair: Mapping[str, Any], source: str) -> str:
     return f"No: it is not above the best source ({source}), and within luck of it ({chance})."
 
 
-def _below_chance(story: Story) -> str:
+def _below_chance(pairs: Mapping[str | None, Mapping[str, Any]]) -> str:
     """A random search that did better, where nothing else is said of it."""
-    pair = _pairs(story).get("random_search")
+    pair = pairs.get("random_search")
     if pair is None or pair["high"] >= 0:
         return ""
     return (
@@ -211,9 +279,9 @@ def _below_chance(story: Story) -> str:
     )
 
 
-def _against_chance(story: Story) -> str:
+def _against_chance(pairs: Mapping[str | None, Mapping[str, Any]]) -> str:
     """What a random search of the same budget has to say."""
-    pair = _pairs(story).get("random_search")
+    pair = pairs.get("random_search")
     if pair is None:
         return ""
     if pair["p_holm"] < CLEAR and pair["gain"] > 0:
@@ -229,9 +297,17 @@ def _belief(story: Story) -> str:
     honest = story.summary["honesty"]
     others = [n for n in story.goals.names if honest and n not in honest["scores"]]
     if others:
-        text += f" That is about scores alone; {_listed(others)} stand in the table of test scores."
+        stand = "stands" if len(others) == 1 else "stand"
+        text += (
+            f" That is about {_listed(honest['judged'])} alone; {_listed(others)} {stand} in the table"
+            " of test scores."
+        )
+    if story.reopened:
+        text += " That is about the winner before the budget was raised."
     said = honest["sentences"] if honest else []
-    more = [line for line in said if not any(part in line for part in SAID_ABOVE)]
+    found = {} if story.unscored_sources else by_score(story)
+    more = [f"{name}: {line}" for name, (_, line) in found.items()] if len(found) > 1 else []
+    more += [line for line in said if not any(part in line for part in SAID_ABOVE)]
     if cost := lookup_cost(story.summary):
         more.append(cost)
     return f'<p class="answer {kind}">{esc(text)}</p>' + bullets(more)

@@ -48,7 +48,7 @@ def progress(story: Story) -> Section:
     found = {name: _trace(story, name) for name in story.phases}
     traces = {name: trace for name, trace in found.items() if trace is not None}
     if "search" not in traces:
-        return Section("progress", "Progress", paragraph("Nothing has been scored yet."))
+        return Section("progress", "Progress", paragraph(_nothing(story)))
     html = paragraph(_words(story, traces))
     many = len(story.goals.names) > 1
     if many:
@@ -58,6 +58,14 @@ def progress(story: Story) -> Section:
         says = f"Best {name} so far, by the search items, against candidates or hours."
         html += _drawn(f"best-plot-{number}", name, says, traces, name)
     return Section("progress", "Progress", html + _table(story, traces))
+
+
+def _nothing(story: Story) -> str:
+    """Why there is no way to draw."""
+    if not any(c.evaluation.scored for c in story.phases["search"].candidates):
+        return "Nothing has been scored yet."
+    yet = "" if story.summary["status"] == "done" else " yet"
+    return f"No candidate has kept every constraint{yet}: there is no front to measure."
 
 
 def _words(story: Story, traces: dict[str, Trace]) -> str:

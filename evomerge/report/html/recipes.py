@@ -1,6 +1,7 @@
 """Recipes for readers: a genome in a line, a candidate's recipe where the run can tell it."""
 
 import math
+import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 GROUPS = 8
 """Lines of a genome that are shown; the rest is counted."""
+LAYER = re.compile(r"slot_\d+\.layer")
+"""The variable that names a slot's layer."""
 
 
 def recipe_for(run: "RunFolder", candidate: Mapping[str, Any] | None) -> "Recipe | None":
@@ -55,31 +58,46 @@ def split_name(variable: str, sources: Sequence[str]) -> tuple[str, str, str]:
     return parameter, "", rest
 
 
-def genome_lines(genome: Mapping[str, Any], sources: Sequence[str]) -> list[str]:
-    """A genome in few lines: by parameter and source the mean, and the range where it varies."""
-    if "depth" in genome and "slot_0.model" in genome:
-        return [_stack(genome)]
+def genome_lines(genome: Mapping[str, Any], sources: Sequence[str], kept: int = 0) -> list[str]:
+    """A genome in few lines: the layers it stacks, and by parameter and source the mean, with the
+    range where it varies.
+
+    Args:
+        genome: by variable.
+        sources: their names.
+        kept: layers of every stack that are no slots.
+    """
+    layers = [name for name in genome if LAYER.fullmatch(name)]
+    stacked = [_stack(genome, len(layers), kept)] if layers else []
+    if "slot_0.model" in genome:
+        return stacked
     groups: dict[tuple[str, str], list[Any]] = {}
     for name, value in genome.items():
+        if name in layers:  # their mean is no layer
+            continue
         parameter, source, _ = split_name(name, sources)
         groups.setdefault((parameter, source), []).append(value)
     lines = [f"{p} {s}".strip() + f" {_spoken(values)}" for (p, s), values in groups.items()]
+    lines = stacked + lines
     left = len(lines) - GROUPS
     return lines if left <= 0 else [*lines[:GROUPS], f"and {left} more"]
 
 
-def _stack(genome: Mapping[str, Any]) -> str:
-    """The stack that a path's genome spells: `maths 0-5, ja 4-9`."""
+def _stack(genome: Mapping[str, Any], slots: int, kept: int) -> str:
+    """The stack that a genome's slots spell: `maths 0-5, ja 4-9`; of one model, `layers 0-5, 4-9`."""
     stretches: list[list[Any]] = []
-    for slot in range(int(genome["depth"])):
-        model, layer = genome[f"slot_{slot}.model"], genome.get(f"slot_{slot}.layer")
-        if layer is None:
-            break
+    # `depth` counts the kept layers, too; without it every slot is in use
+    for slot in range(min(slots, int(genome["depth"]) - kept) if "depth" in genome else slots):
+        model, layer = genome.get(f"slot_{slot}.model", ""), genome[f"slot_{slot}.layer"]
         if stretches and stretches[-1][0] == model and stretches[-1][2] + 1 == layer:
             stretches[-1][2] = layer
         else:
             stretches.append([model, layer, layer])
-    return ", ".join(f"{m} {a}" if a == b else f"{m} {a}-{b}" for m, a, b in stretches)
+    spans = [f"{m} {a}" if a == b else f"{m} {a}-{b}" for m, a, b in stretches]
+    text = ", ".join(span.strip() for span in spans)
+    if "slot_0.model" not in genome:
+        text = f"layers {text}"
+    return f"{text} (and {kept} kept)" if kept else text
 
 
 def _spoken(values: Sequence[Any]) -> str:

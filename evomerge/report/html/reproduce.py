@@ -46,8 +46,19 @@ def _commands(story: Story, place: str) -> str:
         pick = "" if story.final else f" --pick {story.best['id']}"
         lines.append(f"evomerge export {place} OUT{pick}    # this model as a Hugging Face folder")
         lines.append("evomerge merge recipe.yaml OUT    # the same, from the recipe below")
-    lines.append(f"evomerge search {place}/run.yaml --dir AGAIN    # the whole search once more")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_once_more(story, place)])
+
+
+def _once_more(story: Story, place: str) -> list[str]:
+    """The whole search anew, with the limits that were raised since it began."""
+    begun = story.config.search.budget.model_dump()
+    now = {kind: found["limit"] for kind, found in story.summary["limits"].items()}
+    raised = " ".join(f"--{k} {v}" for k, v in now.items() if v is not None and v != begun[k])
+    search, why = f"evomerge search {place}/run.yaml --dir AGAIN", "the whole search once more"
+    # a first stage's share is of the budget that the run began with
+    if raised and story.summary["first_stage"]:
+        return [f"{search}    # {why}", f"evomerge resume AGAIN {raised}    # as it was raised"]
+    return [" ".join(filter(None, [search, raised])) + f"    # {why}"]
 
 
 def recipe_text(story: Story) -> str | None:

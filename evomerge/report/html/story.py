@@ -55,7 +55,8 @@ class Story:
         sources_seen: source or baseline -> its objectives on the search items, where those were asked.
         answered: the same names -> responses to the test items.
         questions: task -> index of a test item -> the end of its prompt; empty in runs that kept none.
-        best: the winner, or the best candidate so far.
+        best: the winner; before there is one, the best candidate so far, or while none keeps every
+            constraint the nearest to it.
         recipe: the winner's, or the best candidate's so far; None where it cannot be told.
     """
 
@@ -83,6 +84,37 @@ class Story:
     def final(self) -> bool:
         """Whether a winner was chosen."""
         return self.summary["chosen"] is not None
+
+    @property
+    def feasible(self) -> bool:
+        """Whether a candidate was scored and kept every constraint."""
+        return any(c["on_front"] for c in self.summary["candidates"])
+
+    @property
+    def called(self) -> str:
+        """What `best` is."""
+        if self.final:
+            return WINNER
+        return "best so far" if self.feasible else "nearest to the constraints"
+
+    @property
+    def reopened(self) -> bool:
+        """Whether the search goes on, over a raised budget, after the winner was chosen."""
+        raised = any(kind == "budget" for _, kind, _ in self.events)
+        unfinished = self.summary["status"] != "done" and self.summary["ended_by"] is None
+        return self.final and raised and unfinished
+
+    @property
+    def unscored_sources(self) -> list[str]:
+        """Sources without a score on the test items."""
+        known = self.summary["baselines"]
+        return [name for name in self.config.models.sources if name not in known]
+
+    @property
+    def kept(self) -> int:
+        """Layers of every stack that are no part of the search."""
+        space = self.config.space
+        return getattr(space, "first", 0) + getattr(space, "last", 0)
 
     @property
     def racing(self) -> bool:
@@ -150,11 +182,11 @@ def read_story(run: RunFolder, place: str) -> Story:
 def _timed(database: Database) -> list[Timed]:
     rows = database.select(
         "SELECT recipe_hash, split, part, outcome, merge_seconds, score_seconds, worker, finished,"
-        " answers FROM evaluations ORDER BY id"
+        " answers, reason FROM evaluations ORDER BY id"
     )
     return [
-        Timed(digest, split, part, outcome, merge, score, worker, seconds(at), answers)
-        for digest, split, part, outcome, merge, score, worker, at, answers in rows
+        Timed(digest, split, part, outcome, merge, score, worker, seconds(at), answers, reason)
+        for digest, split, part, outcome, merge, score, worker, at, answers, reason in rows
     ]
 
 
@@ -178,5 +210,8 @@ def _best(
     scored = [c for c in candidates if c.evaluation.scored]
     if not scored:
         return None
+    if not any(c["on_front"] for c in summary["candidates"]):
+        nearest = min(scored, key=lambda c: float(goals.violations([c.evaluation]).sum()))
+        return by_id[nearest.id]
     racing = bool(run.config.fitness.racing.rungs)
     return by_id[choice.pick(scored, goals, run.config.export.pick, racing=racing).id]

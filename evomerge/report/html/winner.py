@@ -44,7 +44,12 @@ Grid = dict[tuple[str, str], dict[str, float]]
 
 def winner(story: Story) -> Section:
     """What goes into the winner, where."""
-    title = "The winner's recipe" if story.final else "The best candidate so far"
+    title = (
+        "The best candidate so far"
+        if story.feasible
+        else "The candidate nearest to the constraints"
+    )
+    title = "The winner's recipe" if story.final else title
     if story.best is None:
         return Section("recipe", title, paragraph("No candidate has been scored yet."))
     best, sources = story.best, list(story.config.models.sources)
@@ -54,7 +59,7 @@ def winner(story: Story) -> Section:
             "Its layers cannot be drawn: no recipe is recorded before the run ends, and the sources"
             " are not where the run left them. Its variables, in short:",
             "note",
-        ) + bullets(genome_lines(best["genome"], sources))
+        ) + bullets(genome_lines(best["genome"], sources, story.kept))
     else:
         if story.config.space.kind in STACKS:
             html += _stack(story.recipe, _layers(story, story.recipe))
