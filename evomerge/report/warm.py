@@ -1,6 +1,7 @@
 """What a report says of a search that began with another run's candidates."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from evomerge.runs.database import Database
@@ -45,7 +46,7 @@ def warm_start(
 
 def _sentence(told: Mapping[str, Any]) -> str:
     """What it means for the other figures, which know nothing of that run."""
-    begun = f"the search began with {told['candidates']} candidates of {told['run']}"
+    begun = f"the search began with {told['candidates']} candidates of {Path(told['run']).name}"
     if told["winner"] is not None:
         return (
             f"{begun}, and the winner is one of them (its candidate {told['winner']}): it was found there; "
