@@ -221,6 +221,9 @@ def _of_licences(verdict: Verdict) -> list[str]:
     if verdict.unknown:
         names = ", ".join(verdict.unknown)
         found.append(f"no licence is known of {names}: unknown is not free, ask before you publish")
+    if verdict.unread:
+        names = ", ".join(verdict.unread)
+        found.append(f"the terms of {names} are not known here: read them before you publish")
     return found
 
 

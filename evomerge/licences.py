@@ -42,6 +42,9 @@ OTHER = "other"
 
 _SAYS_NOTHING = ("unknown", "none", "unlicensed", "")
 _FILES = re.compile(r"(licen[sc]e|copying|unlicense)([._-].*)?", re.IGNORECASE)
+_STATED = re.compile(r"^(license(?:_name)?):[ \t]*[\"']?([\w.+-]+)[\"']?[ \t\r]*$", re.MULTILINE)
+"""A line that names a licence, in front matter that YAML refuses."""
+
 _OPENING_CHARACTERS = 3000
 """A licence says in its first words which it is; further down it may name others."""
 
@@ -68,12 +71,14 @@ class Verdict:
         conflicts: sentences: what cannot be handed on together, and why.
         duties: sentences: what has to be kept, one per licence.
         unknown: sources without a licence, or with one that has no name.
+        unread: sources under terms that are not in the table: nobody here knows what they forbid.
     """
 
     licence: str | None
     conflicts: tuple[str, ...]
     duties: tuple[str, ...]
     unknown: tuple[str, ...]
+    unread: tuple[str, ...] = ()
 
 
 def licences_of(places: "Mapping[str, Location]") -> dict[str, Licence | None]:
@@ -108,7 +113,8 @@ def judge_licences(licences: Mapping[str, Licence | None]) -> Verdict:
     conflicts = tuple(_conflicts(held, carried))
     duties = tuple(_duty(terms, carried[name]) for name, terms in held.items())
     licence = None if unknown or conflicts or not held else _governing(list(held.values()))
-    return Verdict(licence, conflicts, tuple(d for d in duties if d), unknown)
+    unread = tuple(name for one in carried if terms_of(one) is None for name in carried[one])
+    return Verdict(licence, conflicts, tuple(d for d in duties if d), unknown, unread)
 
 
 def _conflicts(held: Mapping[str, Terms], carried: Mapping[str, list[str]]) -> list[str]:
@@ -238,8 +244,9 @@ def front_matter(card: Path) -> dict[str, Any]:
     found = re.match(r"---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(\r?\n|$)", text, re.DOTALL)
     try:
         content = yaml.safe_load(found[1]) if found else None
-    except yaml.YAMLError:
-        return {}
+    except (yaml.YAMLError, ValueError, AttributeError, TypeError):
+        # the 30th of February, `0x_`: what another key says is no reason to miss the licence
+        return dict(_STATED.findall(found[1])) if found else {}
     return content if isinstance(content, dict) else {}  # pyright: ignore[reportUnknownVariableType]
 
 

@@ -26,10 +26,9 @@ from evomerge.search.standing import Standing
 from evomerge.spaces import build_space, first_stage
 from evomerge.two_stages import FIRST_PHASE, FirstStage
 from search_spaces.errors import InputError
-from search_spaces.parameter import ParameterSpace
 from search_spaces.space import SearchSpace
-from search_spaces.transfer import Transfer
-from search_spaces.variables import Genome
+from search_spaces.transfer import Transfer, merging
+from search_spaces.variables import Genome, Real
 
 if TYPE_CHECKING:
     from evomerge.merge.locations import Location
@@ -160,15 +159,18 @@ def warm_start(new: Beginner) -> WarmStart:
     with closing(RunFolder.open(path)) as run, run.database.snapshot():
         common = _common(run, new)
         shape = cast("Sources", _Shape(new.sources))
-        old = build_space(run.config, shape)
+        spaces = [(build_space(run.config, shape), new.space)]
         first = first_stage(run.config, shape)
         taken = Stage()
         if first is not None and new.first is not None:
-            taken = _stage(run, new, (first, new.first.space), common, FIRST_PHASE)
-        found = _stage(run, new, (old, new.space), common, "search")
+            spaces.append((first, new.first.space))
+            taken = _stage(run, new, spaces[1], common, FIRST_PHASE)
+        found = _stage(run, new, spaces[0], common, "search")
     if not found.genomes and not taken.genomes:
         raise _nothing(section.run, {**taken.dropped, **found.dropped})
-    return WarmStart(str(path), found, taken, tuple(_notes(run.config, new, common)))
+    losses = (note for pair in spaces for note in Transfer(*pair, common).losses)
+    notes = *_notes(run.config, new, common), *dict.fromkeys(losses)
+    return WarmStart(str(path), found, taken, notes)
 
 
 def _nothing(run: str, dropped: Mapping[str, int]) -> InputError:
@@ -351,11 +353,8 @@ def _shared(old: Goals, new: Goals) -> Goals:
 def _notes(before: RunFile, new: Beginner, common: Mapping[str, str]) -> Iterator[str]:
     """What became of the sources, where that is more than the same under the same name."""
     old = {new_name: old_name for old_name, new_name in common.items()}
-    weighted = isinstance(new.space, ParameterSpace) or new.config.space.kind == "hybrid"
-    begins = (
-        "it begins at weight 0, or a small one" if weighted else "no candidate has a layer of it"
-    )
     for name in new.places:
+        begins = _beginning(new.space, name)
         if name in old:
             if old[name] != name:
                 yield f"'{name}' is that run's '{old[name]}': the same weights"
@@ -366,6 +365,23 @@ def _notes(before: RunFile, new: Beginner, common: Mapping[str, str]) -> Iterato
     for name in before.models.sources:
         if name not in common:
             yield f"that run's '{name}' is not here: what it added is left out"
+
+
+def _beginning(space: SearchSpace, source: str) -> str:
+    """Where a source that is new begins."""
+    merges = merging(space)
+    if merges is None:
+        return "no candidate has a layer of it"
+    lows = [
+        variable.low
+        for variable, place in zip(merges.variables, merges.places, strict=True)
+        if isinstance(variable, Real) and (place.parameter, place.source) == ("weight", source)
+    ]
+    if not lows:
+        return "it takes part as the others do: its weight is not searched"
+    if max(lows) >= SMALL:
+        return f"it begins at weight {max(lows):g}, the least of its range"
+    return f"it begins at weight {max(0.0, *lows):g}, or a small one"
 
 
 def _told(stage: Stage, run: str) -> Iterator[str]:

@@ -27,7 +27,9 @@ from search_spaces.hybrid import HybridSpace
 from search_spaces.indicator import IndicatorSpace
 from search_spaces.parameter import ParameterSpace
 from search_spaces.path import PathSpace
+from search_spaces.path_slots import scale_column
 from search_spaces.recipe import Recipe
+from search_spaces.rules import METHOD, OVERRIDES
 from search_spaces.settings import Scalar
 from search_spaces.space import SearchSpace, to_unit
 from search_spaces.templates import TemplateSpace
@@ -82,7 +84,7 @@ class Transfer:
                 "space.kind",
                 f"search a {kinds[0]} space, or begin without them",
             )
-        merges = _merges(self.old), _merges(self.new)
+        merges = merging(self.old), merging(self.new)
         if merges[0] is not None and merges[1] is not None:
             _require_common(merges[0], merges[1])
 
@@ -103,11 +105,36 @@ class Transfer:
             before = _stack(recipes[0], _layers(self.old), self.sources, layers_only=alone)
             if before != _stack(recipes[1], _layers(self.new), {}, layers_only=alone):
                 return Carried(None, "its stack of layers is none of the new space's")
+            # Where both search them, those that move are counted by their variables' names.
+            both = _searches_scales(self.old) and _searches_scales(self.new)
+            if not both and _scales(recipes[0], _layers(self.old)) != _scales(
+                recipes[1], _layers(self.new)
+            ):
+                moved.append("input_scale")
         return Carried(found, moved=tuple(moved))
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """Sentences: what no candidate takes along, as the new merges read or have no such thing."""
+        old, new = merging(self.old), merging(self.new)
+        if old is None or new is None:
+            return ()
+        rules = [tuple(rule.name for rule in space.rules) for space in (old, new)]
+        found = list[str]()
+        if not {*rules[0]} <= {*rules[1]}:
+            before, now = (" or ".join(names) for names in rules)
+            found.append(f"that run merged by {before}, this one by {now}: other models come of it")
+        kept = {place.parameter for place in new.places}
+        if _kind(self.old) != _PER_SLOT:  # what is fixed is counted, or dropped, by candidate
+            kept |= {*new.fixed, METHOD, *OVERRIDES}
+        lost = dict.fromkeys(p.parameter for p in old.places if p.parameter not in kept)
+        if lost:
+            found.append(f"this run does not search that run's {', '.join(lost)}: left out")
+        return tuple(found)
 
     def _values(self, genome: Genome, newcomers: float) -> tuple[Genome, list[str]]:
         """The new genome, and the names of variables that were moved."""
-        old, new = _merges(self.old), _merges(self.new)
+        old, new = merging(self.old), merging(self.new)
         if old is None or new is None:
             return self._by_name(genome, {})
         if _kind(self.old) == _PER_SLOT:
@@ -206,15 +233,15 @@ def _kind(space: SearchSpace) -> str:
 
 def _layers(space: SearchSpace) -> int:
     """Of each source."""
-    merges = _merges(space)
+    merges = merging(space)
     if merges is not None:
         return merges.layers
     assert isinstance(space, (PathSpace, IndicatorSpace, TemplateSpace))
     return space.layers
 
 
-def _merges(space: SearchSpace) -> ParameterSpace | None:
-    """How a space merges layers, if it does."""
+def merging(space: SearchSpace) -> ParameterSpace | None:
+    """How a space merges layers; None: it takes them as they are."""
     if isinstance(space, HybridSpace):
         return space.parameter
     return space if isinstance(space, ParameterSpace) else None
@@ -252,4 +279,18 @@ def _stack(
                 for i in part.inputs
             }
             found.append(tuple(sorted(inputs)))
+    return found
+
+
+def _searches_scales(space: SearchSpace) -> bool:
+    stacks = isinstance(space, (PathSpace, IndicatorSpace, HybridSpace))
+    return stacks and bool(scale_column(space.input_scale))
+
+
+def _scales(recipe: Recipe, layers: int) -> list[float]:
+    """Per layer of a model, bottom first, the factor on what flows into it."""
+    found: list[float] = []
+    for part in recipe.slices:
+        start, stop = part.inputs[0].layers or (0, layers)
+        found += [part.input_scale, *[1.0] * (stop - start - 1)]
     return found

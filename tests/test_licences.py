@@ -173,6 +173,10 @@ def test_duties_say_what_is_asked() -> None:
         ("license: other\nlicense_name: Tongyi Qianwen", "tongyi-qianwen"),
         ("license: other", "other"),
         ("license: llama-3.1", "llama3.1"),
+        # what YAML cannot make a value of
+        ("license: mit\ndate: 2024-02-30", "mit"),
+        ("license: 'mit'\nv: 0x_", "mit"),
+        ("v: !!timestamp x\nlicense: other\nlicense_name: qwen-research", "qwen-research"),
     ],
 )
 def test_a_card_says_it(tmp_path: Path, front: str, name: str) -> None:
@@ -251,6 +255,11 @@ def test_an_adapter_has_a_licence_of_its_own(tmp_path: Path) -> None:
         ("LICENSE", True),
         ("LICENSE.txt", True),
         ("NOTICE", True),
+        ("USE_POLICY.md", True),
+        ("COPYING", True),
+        ("UNLICENSE", True),
+        ("license.md", True),
+        ("Licence", True),
         ("modeling_own.py", False),
         ("pytorch_model.bin", False),
     ],

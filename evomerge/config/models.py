@@ -10,7 +10,7 @@ from search_spaces.errors import nearest
 
 _RESERVED = {
     *("base", "union", "uniform", "greedy_soup", "random_search", "winner"),
-    *("merged", "best_start"),
+    *("merge", "merged", "best_start"),
 }
 """What reports and pools of models call others."""
 

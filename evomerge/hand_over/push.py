@@ -76,12 +76,17 @@ def _check_licences(push: Push, verdict: Verdict, where: str) -> None:
             where,
             f"leave out --push or one of the parents, {_DESPITE}",
         )
-    if push.public and verdict.unknown:
+    if push.public and (verdict.unknown or verdict.unread):
+        found = {
+            f"no licence is known of {', '.join(verdict.unknown)}": verdict.unknown,
+            f"the terms of {', '.join(verdict.unread)} are not known here": verdict.unread,
+        }
         raise InputError(
-            f"no licence is known of {', '.join(verdict.unknown)}",
-            "no licence is no permission to publish",
+            "; ".join(text for text, sources in found.items() if sources),
+            "no licence is no permission to publish, and unknown terms may forbid it",
             where,
-            f"leave out --public, state the licence in the parent's README.md, {_DESPITE}",
+            "leave out --public, read the terms, state a known licence in the parent's README.md, "
+            f"{_DESPITE}",
         )
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from math import inf, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -339,9 +340,9 @@ def _compared(folder: Path, subject: Subject, seen: _Seen) -> tuple[Comparison |
         if after.shape != before.shape:
             problems.append(f"logits of {after.shape[1]} tokens, not {before.shape[1]}")
             continue
-        difference = max(difference, float((after - before).abs().max()))
-        largest = max(largest, float(before.abs().max()))
-        divergence = max(divergence, _divergence(before, after))
+        difference = _most(difference, _difference(before, after))
+        largest = _most(largest, float(before.masked_fill(before.isinf(), 0.0).abs().max()))
+        divergence = _most(divergence, _divergence(before, after))
         same += _greedy(logits, tokens, tokenizer) == answer
     comparison = Comparison(
         len(seen.tokens), sum(map(len, seen.tokens)), difference, largest, divergence, same,
@@ -350,10 +351,21 @@ def _compared(folder: Path, subject: Subject, seen: _Seen) -> tuple[Comparison |
     return comparison, problems + list(_too_far(comparison))
 
 
+def _most(one: float, other: float) -> float:
+    """The greater; NaN where either is: `max(0.0, nan)` is 0, and all would look well."""
+    return other if isnan(other) or other > one else one
+
+
+def _difference(before: torch.Tensor, after: torch.Tensor) -> float:
+    """Greatest absolute difference; equal infinities (a token that is masked out) differ by 0."""
+    return float((after - before).masked_fill(after == before, 0.0).abs().max())
+
+
 def _divergence(before: torch.Tensor, after: torch.Tensor) -> float:
     """Greatest over positions of sum p (log p - log q), in nats; never below 0."""
     p, q = before.double().log_softmax(-1), after.double().log_softmax(-1)
-    return max(0.0, float((p.exp() * (p - q)).sum(-1).max()))
+    terms = (p.exp() * (p - q)).masked_fill(p == -inf, 0.0)
+    return _most(0.0, float(terms.sum(-1).max()))
 
 
 def _too_far(found: Comparison) -> Iterator[str]:

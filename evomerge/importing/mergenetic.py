@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from evomerge.importing.draft import Draft, Rule, ignored, known, names, required, typed
-from evomerge.importing.sources import short_names, source_of, unused
+from evomerge.importing.sources import placed, short_names, source_of, unused
 
 TOOL = "Mergenetic"
 
@@ -208,6 +208,10 @@ def _device(draft: Draft, key: str, value: Any) -> None:
     )
 
 
+def _templates(draft: Draft, key: str, value: Any) -> None:
+    draft.turn(key, "fitness.include", placed(value) if isinstance(value, str) else value)
+
+
 def _langs(draft: Draft, key: str, value: Any) -> None:
     if isinstance(value, list) and len(draft.content["fitness"]["tasks"]) > 1:
         draft.became[key] = "an objective for each language's task"
@@ -227,7 +231,7 @@ _KEYS: Mapping[str, Rule] = {
     "mode": _mode,
     "device": _device,
     "langs": _langs,
-    "additional_templates_folder": _put("fitness.include"),
+    "additional_templates_folder": _templates,
     "run_id": "a run is called by its folder: `--dir runs/NAME`",
     "bench": "which published item parameters are meant: `evomerge calibrate` makes the run's own",
     "task_type": "the lm-eval task says how an answer is judged",

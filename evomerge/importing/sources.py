@@ -16,6 +16,7 @@ _RESERVED = {
     "greedy_soup",
     "random_search",
     "winner",
+    "merge",
     "merged",
     "best_start",
 }
@@ -36,7 +37,7 @@ def source_of(reference: Any, where: str) -> dict[str, str] | str:
         if isinstance(inner, Mapping):
             path, revision = inner.get("path"), inner.get("revision")
         lora = reference.get("lora")
-        lora = lora.get("path") if isinstance(lora, Mapping) else lora
+        lora = _short(lora) if isinstance(lora, Mapping) else lora
     else:
         whole, _, lora = str(reference).partition("+")
         path, _, revision = whole.partition("@")
@@ -49,14 +50,25 @@ def source_of(reference: Any, where: str) -> dict[str, str] | str:
             where,
             "correct the reference",
         )
-    found = {"model": _place(str(path))} | ({"revision": str(revision)} if revision else {})
-    found |= {"lora": _place(str(lora))} if lora else {}
+    found = {"model": placed(str(path))} | ({"revision": str(revision)} if revision else {})
+    found |= {"lora": placed(str(lora))} if lora else {}
     return found if len(found) > 1 else found["model"]
 
 
-def _place(path: str) -> str:
+def _short(adapter: Mapping[Any, Any]) -> Any:
+    """An adapter's long form as `path@revision`; a folder has no revisions."""
+    path, revision = adapter.get("path"), adapter.get("revision")
+    if not isinstance(path, str) or not revision or Path(placed(path)).is_dir():
+        return path
+    return f"{path}@{revision}"
+
+
+def placed(path: str) -> str:
     """Folders are relative to where a tool was started; a run file's are relative to itself."""
-    folder = Path(path).expanduser()
+    try:
+        folder = Path(path).expanduser()
+    except RuntimeError:  # `~name` of nobody
+        return path
     return str(folder.resolve()) if folder.is_dir() else path
 
 
@@ -94,8 +106,10 @@ def layers_of(draft: Draft, model: dict[str, str] | str) -> int:
             cached = None
         config = Path(cached) if isinstance(cached, str) else config
     try:
-        return int(json.loads(config.read_text())["num_hidden_layers"])
-    except (OSError, ValueError, KeyError, TypeError):
+        content = json.loads(config.read_text())
+        # a model that also sees keeps its language model's numbers apart
+        return int((content.get("text_config") or content)["num_hidden_layers"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         draft.assumed.append(
             f"{USUAL_LAYERS} layers, as {path} is not on this machine: correct "
             "space.granularity.layers (the number of groups) if it has others"

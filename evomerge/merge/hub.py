@@ -11,7 +11,9 @@ from search_spaces.errors import InputError
 
 _FILES = [
     *("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"),
-    *("README.md", "LICENSE*", "LICENCE*", "NOTICE*"),  # what a merge owes to its sources
+    # what a merge owes to its sources
+    *("README.md", "LICENSE*", "LICENCE*", "[Ll]icen[cs]e*", "NOTICE*", "USE_POLICY*"),
+    *("COPYING*", "UNLICENSE*"),
 ]
 """What is fetched. Never pickles, never code."""
 
@@ -31,7 +33,10 @@ def resolve_model(reference: str, folder: Path, revision: str | None = None) -> 
     Raises:
         InputError: there is no such folder, and no such model that the Hub or its cache has.
     """
-    path = Path(reference).expanduser()
+    try:
+        path = Path(reference).expanduser()
+    except RuntimeError:  # `~name` of nobody
+        path = Path(reference)
     for candidate in (folder / path, path):
         if candidate.is_dir():
             return candidate.resolve()
@@ -55,7 +60,6 @@ def revision_of(path: Path) -> str | None:
 
 def _snapshot(name: str, revision: str | None, folder: Path) -> Path:
 
-    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -63,13 +67,12 @@ def _snapshot(name: str, revision: str | None, folder: Path) -> Path:
         HTTPError,  # pyright: ignore[reportPrivateImportUsage] its library's name differs by version
     )
 
-    if revision and _COMMIT.fullmatch(revision):
-        cached = _cached(name, revision)
-        if cached:
-            return cached
+    cached = _cached(name, revision) if revision and _COMMIT.fullmatch(revision) else None
+    if cached and (cached / "README.md").is_file():
+        return cached
     where = f"model '{name}'" + (f", revision {revision}" if revision else "")
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES))
+        return _downloaded(name, revision, cached)
     except GatedRepoError as error:
         raise InputError(
             name,
@@ -94,8 +97,27 @@ def _snapshot(name: str, revision: str | None, folder: Path) -> Path:
         ) from error
 
 
+def _downloaded(name: str, revision: str | None, cached: Path | None) -> Path:
+    """What the Hub gives; where it gives nothing, the weights of that commit that are here."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HTTPError,  # pyright: ignore[reportPrivateImportUsage] its library's name differs by version
+    )
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES))
+    except (HfHubHTTPError, HTTPError, OSError):
+        if cached is None:
+            raise
+        return cached
+
+
 def _cached(name: str, commit: str) -> Path | None:
-    """A commit never changes: if its weights are all here, there is nothing to ask the Hub."""
+    """The folder of a commit, which never changes, if its weights are all here.
+
+    Other tools fetch weights alone: without the card, which says the licence, the Hub is asked still.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 

@@ -52,9 +52,9 @@ def write_model(
             raises, there is no `out`.
 
     Raises:
-        InputError: `out` holds something, is a file or below one, may not be written or does not
-            fit the disk; the recipe does not fit the sources; a tensor came out with NaN or
-            infinity (names it and the dtype); the source of `recipe.tokenizer` has none.
+        InputError: `out` holds something, is a file or below one, a link or a mount point, may not
+            be written or does not fit the disk; the recipe does not fit the sources; a tensor came
+            out with NaN or infinity (names it and the dtype); the source of `recipe.tokenizer` has none.
     """
     sources = sources.with_tokenizer(recipe.tokenizer, recipe.base)
     weights = MergedWeights(sources)
@@ -171,15 +171,23 @@ def _whole_or_absent(out: Path, weight_bytes: int) -> Iterator[Path]:
 
 
 def require_new(out: Path) -> None:
-    """Refuse an output folder that holds something, or is a file.
+    """Refuse an output folder that holds something, is a file, or cannot be put in place by renaming.
 
     Raises:
         InputError: names it.
     """
+    where = f"output folder {out}"
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        where = f"output folder {out}"
         raise InputError(
             str(out), "the output folder must be new or empty", where, "name another, or remove it"
+        )
+    if out.name in ("", "..") or out.is_symlink() or out.is_mount():
+        inside = f"name a new folder inside it, such as {out / 'model'}"
+        raise InputError(
+            str(out),
+            "a new folder takes its place in the end, which '.', '..', links and mount points forbid",
+            where,
+            inside if out.is_dir() else "name another, or remove the link",
         )
 
 

@@ -119,11 +119,10 @@ def model_card(
 
 
 def _called(s: Subject, source: str) -> str:
-    """A source as the run file calls it; of an absolute path, which tells nobody else, its end."""
+    """A source as the run file calls it; of a path of this machine, which tells nobody else, its end."""
     section = s.config.models.sources[source]
     parts = [part for part in (section.model, section.lora) if part]
-    shown = [Path(part).name if Path(part).is_absolute() else part for part in parts]
-    return LORA.join(f"`{part}`" for part in shown)
+    return LORA.join(f"`{Path(p).name or p if p[0] in '/~.' else p}`" for p in parts)
 
 
 def _opening(s: Subject) -> str:

@@ -73,6 +73,11 @@ def licence_lines(verdict: Verdict) -> list[str]:
             f"**Not known: no licence was found for {', '.join(verdict.unknown)}.** No licence is "
             "no permission: find out before it is passed on."
         )
+    elif verdict.unread:
+        first = (
+            f"**Not settled: the terms of {', '.join(verdict.unread)} are not among those known "
+            "here.** They may forbid it: read them before it is passed on."
+        )
     elif verdict.licence == "other":
         first = "Several sets of terms apply together, all of those below."
     else:

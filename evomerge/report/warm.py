@@ -1,6 +1,7 @@
 """What a report says of a search that began with another run's candidates."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from evomerge.runs.database import Database
@@ -51,7 +52,7 @@ def _sentence(told: Mapping[str, Any], chance: bool) -> str:
         told: as `warm_start` returns it.
         chance: whether there is a random search to compare with.
     """
-    begun = f"the search began with {told['candidates']} candidates of {told['run']}"
+    begun = f"the search began with {told['candidates']} candidates of {Path(told['run']).name}"
     if told["winner"] is not None:
         without = "random search had no such start, and " if chance else ""
         return (

@@ -14,6 +14,7 @@ from evomerge.licences import Licence, judge_licences
 from evomerge.report.card import model_card, own_scores
 from evomerge.report.card_front import front_matter_text, hub_names, model_index
 from evomerge.report.card_parts import LONG, folded, licence_lines
+from evomerge.report.warm import _sentence
 from evomerge.runs.folder import RunFolder
 
 
@@ -79,7 +80,12 @@ def test_licences_in_words():
     both = licence_lines(judge_licences({"a": Licence("llama3.1", ""), "b": Licence("gemma", "")}))
     assert "Several sets of terms" in both[0]
     assert sum(line.startswith("- ") for line in both) == 2
-    for lines in (unknown, conflict, both):
+    unread = licence_lines(
+        judge_licences({"a": Licence("mit", ""), "b": Licence("proprietary", "")})
+    )
+    assert "the terms of b are not among those known" in unread[0]
+    assert not any("strictest" in line for line in unread)
+    for lines in (unknown, conflict, both, unread):
         assert lines[-1].endswith("no legal advice.")
 
 
@@ -102,6 +108,24 @@ def test_the_sections_and_what_was_not_tested(subject, night):
     assert str(night.root) not in text, "no paths of this machine"
     recipe = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1]
     assert yaml.safe_load(recipe)["merge_method"] == subject.recipe.method
+
+
+@pytest.mark.parametrize("path", ["~/secret/x", "../secret/x", "./secret/x", "/home/me/secret/x"])
+def test_a_path_of_this_machine_is_its_last_part(subject, path):
+    sources = subject.config.models
+    tovek = sources.experts["tovek"].model_copy(update={"model": path})
+    models = sources.model_copy(update={"experts": {**sources.experts, "tovek": tovek}})
+    text = model_card(replace(subject, config=subject.config.model_copy(update={"models": models})))
+    assert "secret" not in text
+    assert "| **tovek** | `x` |" in text
+
+
+def test_the_run_that_was_begun_with_is_called_by_its_folder():
+    told = {"run": "/home/me/secret/night", "candidates": 16, "winner": None}
+    for winner in (None, 3):
+        sentence = _sentence(told | {"winner": winner})
+        assert "16 candidates of night" in sentence
+        assert "secret" not in sentence
 
 
 def test_a_candidate_that_is_not_the_winner(subject):

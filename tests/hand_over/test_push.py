@@ -167,8 +167,14 @@ def test_what_licences_say_of_a_push():
         check_push(Push("me/x", public), verdict_of("mit", "llama3.1"))
     with pytest.raises(InputError, match="no licence is known of z"):
         check_push(Push("me/x", public=True), unknown)
-    check_push(Push("me/x"), unknown)
-    check_push(Push("me/x", public=True, despite_licences=True), unknown)
+    unread = verdict_of("apache-2.0", "proprietary")
+    with pytest.raises(InputError, match="the terms of proprietary are not known here"):
+        check_push(Push("me/x", public=True), unread)
+    with pytest.raises(InputError, match=r"known of z; the terms of own are"):
+        check_push(Push("me/x", public=True), verdict_of("own", None))
+    for one in (unknown, unread):
+        check_push(Push("me/x"), one)
+        check_push(Push("me/x", public=True, despite_licences=True), one)
 
 
 @pytest.mark.usefixtures("logged_in")

@@ -11,7 +11,16 @@ from safetensors.torch import load_file, save_file
 
 from evomerge.hand_over.files import read_back
 from evomerge.hand_over.memory import too_little_memory
-from evomerge.hand_over.verify import LOGITS, Comparison, Subject, _too_far, verify
+from evomerge.hand_over.verify import (
+    LOGITS,
+    Comparison,
+    Subject,
+    _difference,
+    _divergence,
+    _most,
+    _too_far,
+    verify,
+)
 from evomerge.merge.locations import Location
 from evomerge.merge.sources import open_sources
 from evomerge.merge.writer import write_model
@@ -369,3 +378,22 @@ def test_tolerances():
         assert list(_too_far(wrong))
     assert list(_too_far(replace(near, answers=1, dtype="bfloat16"))) == []
     assert torch.finfo(torch.bfloat16).eps > LOGITS["bfloat16"] / 4
+
+
+def test_logits_that_are_no_numbers_are_not_equal():
+    """`max(0.0, nan)` is 0: in bfloat16 a model of NaN was verified."""
+    nan, inf = float("nan"), float("inf")
+    fine, broken = torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, nan]])
+    for pair in ((fine, broken), (broken, fine), (broken, broken)):
+        assert _most(0.0, _difference(*pair)) != 0
+        assert _most(_divergence(*pair), 1.0) != 1
+    masked = torch.tensor([[1.0, 2.0, -inf]])
+    assert (_difference(masked, masked), _divergence(masked, masked)) == (0, 0)
+    assert _difference(masked, torch.tensor([[1.0, 2.0, 0.0]])) == inf
+
+
+def test_a_folder_that_answers_with_nan(case, monkeypatch):
+    plain = verify.__globals__["_loaded"](case[0], case[1].config)
+    nan = (lambda tokens: plain[0](tokens) * float("nan"), *plain[1:])
+    monkeypatch.setattr("evomerge.hand_over.verify._loaded", lambda *_: nan)
+    assert any("logits differ by nan" in text for text in verify(*case).problems)

@@ -1,5 +1,6 @@
 """Other tools' configurations become run files that load, and say what became of every key."""
 
+import json
 import re
 import subprocess
 import sys
@@ -8,7 +9,9 @@ import pytest
 import yaml
 
 from evomerge import cli
+from evomerge.importing.draft import Draft
 from evomerge.importing.files import import_config, write_run_file
+from evomerge.importing.sources import layers_of, source_of
 from evomerge.run_file import load_run_file, parse_run_file
 from search_spaces.errors import InputError
 from tests.conftest import QUICKSTART, ROOT, show
@@ -129,6 +132,42 @@ def test_layers_are_counted_where_the_model_is_there(tmp_path):
     text, notes = import_config(written(tmp_path, content))
     assert yaml.safe_load(text)["space"]["granularity"] == {"layers": 2}
     assert not any("layers, as" in note for note in notes)
+
+
+def test_layers_of_a_model_that_also_sees(tmp_path):
+    (tmp_path / "sees").mkdir()
+    config = {"model_type": "gemma3", "text_config": {"num_hidden_layers": 34}}
+    (tmp_path / "sees" / "config.json").write_text(json.dumps(config))
+    draft = Draft("a tool", "a file")
+    assert layers_of(draft, str(tmp_path / "sees")) == 34
+    assert not draft.assumed
+
+
+def test_an_adapter_keeps_its_revision(tmp_path):
+    long = {"model": {"path": "a/x", "revision": "r1"}, "lora": {"path": "l/l", "revision": "r2"}}
+    assert source_of(long, "a file") == source_of("a/x@r1+l/l@r2", "a file")
+    assert source_of(long, "a file")["lora"] == "l/l@r2"
+    here = {"model": "a/x", "lora": {"path": str(tmp_path), "revision": "r2"}}
+    assert source_of(here, "a file")["lora"] == str(tmp_path), "a folder has no revisions"
+
+
+def test_a_home_of_nobody_is_a_name_like_any_other(tmp_path):
+    text, _ = import_config(written(tmp_path, evolve(models=["~nobody9/x", "b/b"])))
+    assert yaml.safe_load(text)["models"]["experts"]["x"] == "~nobody9/x"
+
+
+def test_names_that_are_taken_here_are_changed(tmp_path):
+    text, _ = import_config(written(tmp_path, evolve(models=["a/merge", "b/winner"])))
+    assert set(yaml.safe_load(text)["models"]["experts"]) == {"merge_model", "winner_model"}
+    with pytest.raises(InputError, match="'merge' is a reserved name"):
+        parse_run_file(yaml.safe_load(text) | {"models": {"experts": {"merge": "a/b"}}}, "run.yaml")
+
+
+def test_mergenetic_s_templates_are_where_its_models_are(tmp_path, monkeypatch):
+    (tmp_path / "lm_tasks").mkdir()
+    monkeypatch.chdir(tmp_path)
+    made, _, _ = imported("mergenetic_one.yaml")
+    assert made["fitness"]["include"] == str(tmp_path / "lm_tasks")
 
 
 def test_the_tokenizer_of_a_model(tmp_path):

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,3 +76,40 @@ def test_unknown_model_offline_is_one_sentence(tmp_path: Path, monkeypatch: pyte
 def test_name_the_hub_cannot_have(tmp_path: Path):
     with pytest.raises(InputError, match=r"the Hub did not give it"):
         resolve_model("-bad--/x..y", tmp_path)
+
+
+def test_weights_without_a_card_are_asked_for_once_more(
+    tmp_path: Path, family: Callable[..., Family], monkeypatch: pytest.MonkeyPatch
+):
+    """Other tools fetch weights alone: the licence was then unknown for good."""
+    import huggingface_hub
+    from huggingface_hub import constants
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    snapshot = tmp_path / "models--org--name" / "snapshots" / COMMIT
+    shutil.copytree(family("llama").folders["a"], snapshot)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    local, asked = huggingface_hub.snapshot_download, list[str]()
+
+    def download(name: str, *, local_files_only: bool = False, **options: Any) -> str:
+        if local_files_only:
+            return local(name, local_files_only=True, **options)
+        asked.append(name)
+        if not online:
+            raise LocalEntryNotFoundError("offline")
+        (snapshot / "README.md").write_text("---\nlicense: mit\n---\n")
+        return str(snapshot)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    online = False
+    assert resolve_model("org/name", tmp_path, COMMIT) == snapshot, "offline: what is there"
+    online = True
+    assert resolve_model("org/name", tmp_path, COMMIT) == snapshot
+    assert (snapshot / "README.md").is_file()
+    assert resolve_model("org/name", tmp_path, COMMIT) == snapshot
+    assert len(asked) == 2, "a commit that is here with its card is asked for no more"
+
+
+def test_a_home_of_nobody(tmp_path: Path):
+    with pytest.raises(InputError, match=r"there is no such folder"):
+        resolve_model("~nobody9/x", tmp_path)

@@ -22,7 +22,7 @@ from evomerge.merge import writer
 from evomerge.merge.hub import resolve_model
 from evomerge.merge.sources import open_sources
 from evomerge.merge.weights import MergedWeights
-from evomerge.merge.writer import shards, write_model
+from evomerge.merge.writer import require_new, shards, write_model
 from search_spaces.dialect import dump_recipe, parse_recipe
 from search_spaces.errors import InputError
 from search_spaces.recipe import Recipe
@@ -150,6 +150,36 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path, family: Callable[..., 
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="must be new or empty"):
         write_model(ties(), sources, tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("link", "name a new folder inside it, such as link/model"),
+        ("mount", "name a new folder inside it, such as mount/model"),
+        ("dangling", "name another, or remove the link"),
+    ],
+)
+def test_out_that_no_folder_can_be_renamed_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, said: str
+):
+    """It was merged and verified, and lost at the very end."""
+    for folder in ("real", "mount"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Path, "is_mount", lambda self: self.name == "mount")
+    with pytest.raises(InputError, match=said):
+        require_new(Path(out))
+
+
+def test_the_current_folder_is_no_output_even_when_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"name a new folder inside it, such as model"):
+        require_new(Path("."))
 
 
 @pytest.mark.parametrize("below", ["out", "deep/out"])
