@@ -118,10 +118,12 @@ def _licences(found: Licences) -> Iterable[str]:
     verdict = found.verdict
     if verdict.conflicts:
         merge = "none: they cannot be handed on together"
-    elif verdict.licence:
-        merge = verdict.licence
-    else:
+    elif verdict.unknown:
         merge = f"not known: nothing is known of {', '.join(verdict.unknown)}"
+    elif verdict.unread:
+        merge = f"not settled: the terms of {', '.join(verdict.unread)} are not known here"
+    else:
+        merge = verdict.licence or "not known"
     yield line("a merge may carry", merge)
     for duty in verdict.duties:
         yield line("to be kept", duty)

@@ -8,6 +8,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
+from evomerge.checks.text import findings_text
 from evomerge.preflight import Prepared
 from tests.checks.zoo import MODELS, copied
 from tests.cli.test_inputs import adapter, shuffle_tokens
@@ -159,3 +160,14 @@ def test_licences(prepared: Check, quickstart: dict[str, Any], tmp_path: Path) -
     assert content["of"]["lunari"] == {"name": "apache-2.0", "origin": "README.md"}
     assert content["of"]["base"] is None
     assert content["merge"]["licence"] is None
+
+
+def test_terms_that_nobody_here_knows(prepared: Check, quickstart: Any, tmp_path: Path) -> None:
+    names = ("base", "lunari")
+    for name, licence in zip(names, ("apache-2.0", "proprietary"), strict=True):
+        card = copied(tmp_path / name, name) / "README.md"
+        card.write_text(f"---\nlicense: {licence}\n---\n# A model\n")
+    found = prepared(experts(quickstart, lunari="lunari") | {"models.base": "base"})
+    assert found.findings is not None
+    text = " ".join(findings_text(found.findings).split())
+    assert "a merge may carry not settled: the terms of lunari are not known here" in text

@@ -81,6 +81,12 @@ def test_an_adapter_that_goes_with_its_model(of_licences):
     assert "no licence was found" not in html
 
 
+def test_terms_that_nobody_here_knows(of_licences):
+    html = lineage(of_licences("apache-2.0", "proprietary", "apache-2.0")).html
+    assert "may carry: not settled." in html
+    assert "the terms of lunari are not known here: read them" in html
+
+
 def test_an_adapter_of_no_source_that_went_in(of_licences):
     story = of_licences("apache-2.0", "apache-2.0", "cc-by-nc-4.0")
     space = ParameterSpace("task_arithmetic", "base", ["tovek", "abacus"], 4)

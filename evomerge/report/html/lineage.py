@@ -70,10 +70,12 @@ def _judged(story: Story, licences: "dict[str, Licence | None]") -> str:
     used = set(story.recipe.sources) if story.recipe is not None else set(licences)
     parts = {part for name in used for part in _parts(name)}
     verdict = judge_licences({n: found for n, found in licences.items() if n in parts})
-    licence = verdict.licence or "not known"
+    licence = "not settled" if verdict.unread else verdict.licence or "not known"
     said = [*verdict.conflicts, *verdict.duties]
     if verdict.unknown:
         said.append(f"no licence was found for {', '.join(verdict.unknown)}: ask before you share")
+    if verdict.unread:
+        said.append(f"the terms of {', '.join(verdict.unread)} are not known here: read them")
     text = f"A merge of {', '.join(n for n in _sources(story) if n in used)} may carry: {licence}."
     note = "Read from the sources' folders when this page was made; no legal advice."
     return paragraph(text) + bullets(said) + paragraph(note, "note")
