@@ -18,9 +18,12 @@ ROOT = Path(__file__).parent.parent
 QUICKSTART = ROOT / "examples" / "quickstart"
 
 
+# Two cores, several processes: one thread each. Now, as the next conftest may import torch, which asks.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 def pytest_configure() -> None:
-    """Two cores, several processes: one thread each, no look at the network, a cache of our own."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    """No look at the network, a cache of our own."""
     os.environ.setdefault("EVOMERGE_CACHE", tempfile.mkdtemp(prefix="evomerge-tests-"))
     os.environ["HF_HUB_OFFLINE"] = "1"
     # A shell without job control starts what it puts in the background with Ctrl-C ignored, and so
