@@ -49,7 +49,7 @@ def test_another_winner_or_none_yet(database, chosen):
 def test_without_a_random_search_none_is_spoken_of(database, chosen):
     found = warm_start(database, asked((0.1, "ties"), (1.0, "linear")), chosen)
     assert found is not None
-    assert "began with 2 candidates of runs/night" in found["sentence"]
+    assert "began with 2 candidates of night" in found["sentence"]
     assert "random search" not in found["sentence"]
 
 
